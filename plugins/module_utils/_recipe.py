@@ -1,0 +1,199 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: it may change at any time.
+"""What a recipe is: its schema, its defaults, and what is wrong with one that a user wrote."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+PROBES = ("models", "arithmetic", "fact", "json", "tool_call", "tool_call_stream", "reasoning", "logprobs", "story")
+
+
+class RecipeError(ValueError):
+    """The recipe is not usable; the message lists every problem."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key of a recipe. C(keys) describes a mapping, C(items) a list; a mapping without C(keys) is free."""
+
+    kind: type | tuple[type, ...]
+    required: bool = False
+    default: Any = None
+    keys: Mapping[str, Field] | None = None
+    items: Field | None = None
+    choices: tuple[str, ...] = ()
+
+
+NUMBER = (int, float)
+
+
+def _text(required: bool = False, default: str | None = None, choices: tuple[str, ...] = ()) -> Field:
+    return Field(str, required=required, default=default, choices=choices)
+
+
+def _number(required: bool = False, default: float | None = None) -> Field:
+    return Field(NUMBER, required=required, default=default)
+
+
+def _mapping(required: bool = False, **keys: Field) -> Field:
+    return Field(dict, required=required, default={}, keys=keys)
+
+
+_TEXTS = Field(list, default=[], items=Field(str))
+_RUN = {"tokens": Field(int, required=True)}
+
+SCHEMA: Mapping[str, Field] = {
+    "name": _text(required=True),
+    "summary": _text(required=True),
+    "served_model_name": _text(required=True),
+    "model": _mapping(
+        required=True,
+        repo=_text(required=True),
+        revision=_text(default="main"),
+        size_gb=_number(required=True),
+        files=_TEXTS,
+        mount=_text(default="/models/model"),
+    ),
+    "image": _mapping(
+        required=True,
+        name=_text(required=True),
+        digest=_text(),
+        vllm_versions=_text(default=""),
+        size_gb=_number(default=0),
+    ),
+    "patches": Field(
+        list,
+        default=[],
+        items=_mapping(
+            file=_text(required=True),
+            module=_text(required=True),
+            vllm_versions=_text(required=True),
+            sha256=_text(),
+        ),
+    ),
+    "args": Field(dict, required=True),
+    "container": _mapping(
+        required=True,
+        name=_text(required=True),
+        port=Field(int, default=8002),
+        gpus=_text(default="all", choices=("all", "none")),
+        ipc=_text(default="host"),
+        shm_size=_text(default="64gb"),
+        memory_gib=_number(),
+        env=Field(dict, default={}),
+    ),
+    "hardware": _mapping(
+        architectures=_TEXTS,
+        compute_capability=_text(default=""),
+        memory_gib=_number(default=0),
+        bandwidth_gb_s=_number(default=273),
+    ),
+    "startup": _mapping(timeout=Field(int, default=900), expect=Field(dict, default={})),
+    "probes": Field(list, default=list(PROBES), items=_text(choices=PROBES)),
+    "throughput": _mapping(
+        warmup=Field(int, default=1),
+        ignore_eos=Field(bool, default=True),
+        sequential=Field(dict, keys={"runs": Field(int, required=True), **_RUN}),
+        long=Field(dict, keys=_RUN),
+        parallel=Field(dict, keys={"requests": Field(int, required=True), **_RUN}),
+        thresholds=_mapping(
+            decode_tok_s_min=_number(),
+            aggregate_tok_s_min=_number(),
+            ttft_ms_max=_number(),
+            roofline_share_min=_number(),
+        ),
+    ),
+    "decode_bytes": _mapping(weights_gb=_number(), kv_gb=_number(default=0)),
+}
+
+_NAMES = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a mapping", NUMBER: "a number"}
+# The role passes these itself; a second one in args would contradict it.
+_RESERVED_ARGS = ("model", "served-model-name", "host", "port", "api-key")
+_ARG_NAME = re.compile(r"^[a-z0-9]+(-[a-z0-9]+|\.[a-z0-9_]+)*$")
+
+
+@dataclass
+class _Check:
+    problems: list[str] = field(default_factory=list)
+
+    def value(self, path: str, value: Any, spec: Field) -> Any:
+        """The value with its defaults filled in; problems are collected, not raised."""
+        wanted = spec.kind if isinstance(spec.kind, tuple) else (spec.kind,)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            self.problems.append(f"{path} must be {_NAMES[spec.kind]}, it is {value!r}")
+            return value
+        if spec.choices and value not in spec.choices:
+            self.problems.append(f"{path} must be one of {', '.join(spec.choices)}, it is {value!r}{_hint(str(value), spec.choices)}")
+        if isinstance(value, Mapping) and spec.keys is not None:
+            return self.mapping(path, value, spec.keys)
+        if isinstance(value, list) and spec.items is not None:
+            return [self.value(f"{path}[{i}]", item, spec.items) for i, item in enumerate(value)]
+        return value
+
+    def mapping(self, path: str, value: Mapping[str, Any], keys: Mapping[str, Field]) -> dict[str, Any]:
+        prefix = f"{path}." if path else ""
+        for key in value:
+            if key not in keys:
+                self.problems.append(f"{prefix}{key} is not a key of a recipe{_hint(str(key), keys)}")
+        filled: dict[str, Any] = {}
+        for key, spec in keys.items():
+            given = value.get(key)
+            if given is not None:
+                filled[key] = self.value(prefix + key, given, spec)
+            elif spec.required:
+                self.problems.append(f"{prefix}{key} is missing")
+            elif spec.default == {} and spec.keys is not None:
+                filled[key] = self.mapping(prefix + key, {}, spec.keys)
+            else:
+                filled[key] = spec.default
+        return filled
+
+
+def _hint(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _check_args(args: Any) -> list[str]:
+    if not isinstance(args, Mapping):
+        return []
+    problems = []
+    for name in map(str, args):
+        plain = name.lstrip("-").replace("_", "-").lower()
+        if not _ARG_NAME.match(name):
+            problems.append(f"args.{name} is not written as vLLM's flag (did you mean {plain}?)")
+        elif plain in _RESERVED_ARGS:
+            problems.append(f"args.{name} is set by the collection itself: use the recipe's own key for it")
+    return problems
+
+
+def load(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
+    """A recipe, checked, with every default filled in and C(model.path) added (where its weights lie on a box).
+
+    Raises RecipeError with all problems at once.
+    """
+    check = _Check()
+    recipe = check.mapping("", raw, SCHEMA)
+    problems = check.problems + _check_args(raw.get("args"))
+    if problems:
+        name = raw.get("name") or "recipe"
+        raise RecipeError(f"{name}: " + "; ".join(problems))
+    recipe["model"]["path"] = f"{models_root.rstrip('/')}/{recipe['name']}"
+    return recipe
+
+
+def decode_limit_tok_s(recipe: Mapping[str, Any]) -> float | None:
+    """The memory-bound limit in tok/s: bandwidth over the bytes one token costs. None when the recipe does not say its bytes.
+
+    Source: performance notes; 273 GB/s over 3.235 + 0.048 GB is 83.2 tok/s, the article's 52 is 62.5 % of it.
+    """
+    weights = recipe["decode_bytes"]["weights_gb"]
+    if not weights:
+        return None
+    return recipe["hardware"]["bandwidth_gb_s"] / (weights + recipe["decode_bytes"]["kv_gb"])
