@@ -39,7 +39,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.dgx.spark.plugins.module_utils._recipe import RecipeError, load
 
 

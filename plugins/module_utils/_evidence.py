@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 SCHEMA = 1
@@ -42,7 +42,7 @@ def document(
     return {
         "schema": SCHEMA,
         "box": box,
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe,
         "container": {"name": container, **{key: found.get(key) for key in ("id", "spec_digest", "started_at")}},
         "image": {"name": found.get("image"), **{key: image.get(key) for key in ("id", "digest", "vllm_version")}},
@@ -50,7 +50,9 @@ def document(
         "startup": startup.get("startup") or {},
         "log_tail": list(startup.get("tail") or []),
         "probes": list(probes.get("probes") or []),
-        "throughput": {key: throughput[key] for key in ("sequential", "long", "parallel", "roofline_share") if throughput.get(key) is not None},
+        "throughput": {
+            key: throughput[key] for key in ("sequential", "long", "parallel", "roofline_share") if throughput.get(key) is not None
+        },
         "failures": failures,
         "verdict": FAILED if failures else PROVEN,
     }

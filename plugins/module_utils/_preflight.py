@@ -86,7 +86,9 @@ def _room(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping[s
         needed = 0 if _model_is_there(spark, recipe) else recipe["model"]["size_gb"]
     disk = spark["disk"]
     if disk["free_gb"] < needed:
-        return [f"{disk['path']} has {disk['free_gb']:.1f} GB free, {needed:g} GB are needed for the weights: make room (preflight_disk_gb)"]
+        return [
+            f"{disk['path']} has {disk['free_gb']:.1f} GB free, {needed:g} GB are needed for the weights: make room (preflight_disk_gb)"
+        ]
     return []
 
 

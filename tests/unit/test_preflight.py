@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.dgx.spark.plugins.module_utils._preflight import problems, state
+from ansible_collections.dgx.spark.plugins.module_utils._recipe import load
+
+ROOT = Path(__file__).parents[2]
+DEFAULTS = yaml.safe_load((ROOT / "roles/preflight/defaults/main.yml").read_text())
+NAME = "gemma4-nvfp4"
+
+
+def recipe(name: str = "gemma4-26b-a4b-nvfp4") -> dict[str, Any]:
+    return load(yaml.safe_load((ROOT / f"roles/recipe/vars/{name}.yml").read_text()), "/srv/models")
+
+
+def wanted(**changed: Any) -> dict[str, Any]:
+    spec = recipe()
+    base = {
+        "architectures": spec["hardware"]["architectures"],
+        "compute_capability": spec["hardware"]["compute_capability"],
+        "memory_gib": spec["hardware"]["memory_gib"],
+        "disk_gb": None,
+        "port": 8002,
+        "driver_refused": DEFAULTS["preflight_driver_refused"],
+        "kernel_refused": DEFAULTS["preflight_kernel_refused"],
+        "decode_limit_tok_s_min": DEFAULTS["preflight_decode_limit_tok_s_min"],
+    }
+    return base | changed
+
+
+def container(**changed: Any) -> dict[str, Any]:
+    return {"name": NAME, "id": "c1", "state": "running", "spec_digest": "d1"} | changed
+
+
+def gb10(**changed: Any) -> dict[str, Any]:
+    spark: dict[str, Any] = {
+        "architecture": "aarch64",
+        "kernel": "6.17.0-1032-nvidia",
+        "memory": {"total_gib": 121.7, "available_gib": 117.0},
+        "gpus": [{"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.142"}],
+        "disk": {"path": "/srv", "free_gb": 900.0},
+        "docker": {"running": True, "error": None},
+        "containers": [],
+        "ports": {"8002": None},
+        "model": None,
+        "evidence": None,
+    }
+    return copy.deepcopy(spark) | changed
+
+
+def test_a_gb10_is_fit_for_the_article() -> None:
+    assert problems(gb10(), recipe(), wanted()) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"architecture": "x86_64"}, "the architecture is x86_64"),
+        ({"kernel": "6.17.0-1008-nvidia"}, "kernel 6.17.0-1008-nvidia is known to panic"),
+        ({"memory": {"total_gib": 31.0}}, "has 31.0 GiB of memory, the recipe needs 56"),
+        ({"gpus": []}, "nvidia-smi shows no GPU"),
+        ({"gpus": [{"name": "RTX", "compute_capability": "8.9", "driver_version": "580.1"}]}, "RTX has compute capability 8.9"),
+        ({"gpus": [{"name": "GB10", "compute_capability": "12.1", "driver_version": "590.48"}]}, "driver 590.48 is refused"),
+        ({"disk": {"path": "/srv", "free_gb": 3.0}}, "/srv has 3.0 GB free, 16.5 GB are needed"),
+        ({"docker": {"running": False, "error": "Cannot connect"}}, r"Docker does not answer (Cannot connect)"),
+        ({"ports": {"8002": {"process": "python3", "pid": 7, "container": None}}}, "port 8002 is taken by python3 (pid 7)"),
+    ],
+)
+def test_each_unfitness_is_named(facts: dict[str, Any], text: str) -> None:
+    found = problems(gb10(**facts), recipe(), wanted())
+    assert len(found) == 1
+    assert text in found[0]
+
+
+@pytest.mark.parametrize(
+    ("facts", "relaxed"),
+    [
+        ({"architecture": "x86_64"}, {"architectures": []}),
+        ({"gpus": []}, {"compute_capability": ""}),
+        ({"memory": {"total_gib": 31.0}}, {"memory_gib": 0}),
+        ({"kernel": "6.17.0-1008-nvidia"}, {"kernel_refused": []}),
+        ({"disk": {"path": "/srv", "free_gb": 3.0}}, {"disk_gb": 1}),
+    ],
+)
+def test_each_requirement_can_be_relaxed(facts: dict[str, Any], relaxed: dict[str, Any]) -> None:
+    assert problems(gb10(**facts), recipe(), wanted(**relaxed)) == []
+
+
+def test_weights_that_are_there_need_no_room() -> None:
+    model = {"complete": True, "repo": recipe()["model"]["repo"]}
+    assert problems(gb10(disk={"path": "/srv", "free_gb": 3.0}, model=model), recipe(), wanted()) == []
+
+
+def test_a_port_held_by_a_container_of_ours_is_free() -> None:
+    facts = {"ports": {"8002": {"process": "docker-proxy", "pid": 9, "container": NAME}}, "containers": [container()]}
+    assert problems(gb10(**facts), recipe(), wanted()) == []
+
+
+def test_the_dense_31b_is_refused_with_the_arithmetic_unless_forced() -> None:
+    dense = recipe("gemma4-31b-nvfp4")
+    (found,) = problems(gb10(), dense, wanted(disk_gb=0))
+    assert "31.7 GB / 273 GB/s = 116 ms" in found
+    assert "cannot exceed 8.6 tok/s" in found
+    assert problems(gb10(), dense, wanted(disk_gb=0, decode_limit_tok_s_min=0)) == []
+
+
+def serving(**changed: Any) -> dict[str, Any]:
+    spec = recipe()["model"]
+    model = {"complete": True, "repo": spec["repo"], "revision": spec["revision"], "path": "/srv/models/x", "problem": None}
+    evidence = {"verdict": "proven", "container": {"id": "c1", "spec_digest": "d1"}}
+    return gb10(**({"containers": [container()], "model": model, "evidence": evidence} | changed))
+
+
+UNCHANGED = {"changed": False, "reasons": []}
+
+
+def test_a_box_whose_container_weights_and_evidence_match_is_current() -> None:
+    assert state(serving(), recipe(), UNCHANGED, NAME) == {"state": "current", "reasons": []}
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"model": None}, "not on the box"),
+        ({"evidence": None}, "no evidence"),
+        ({"evidence": {"verdict": "failed", "container": {}}}, "its evidence says: failed"),
+        ({"containers": [container(id="c2")]}, "evidence is of another container"),
+    ],
+)
+def test_a_serving_box_says_why_it_is_not_current(facts: dict[str, Any], text: str) -> None:
+    result = state(serving(**facts), recipe(), UNCHANGED, NAME)
+    assert result["state"] == "serving"
+    assert text in result["reasons"][0]
+
+
+def test_a_moved_revision_is_a_reason() -> None:
+    facts = serving()
+    facts["model"]["revision"] = "v1"
+    assert "@v1, asked is" in state(facts, recipe(), UNCHANGED, NAME)["reasons"][0]
+
+
+def test_the_plans_reasons_come_first() -> None:
+    plan = {"changed": True, "reasons": ["args.moe-backend: auto → marlin"]}
+    assert state(serving(), recipe(), plan, NAME)["reasons"][0] == "args.moe-backend: auto → marlin"
+
+
+def test_a_box_on_which_nothing_of_ours_runs_is_fresh() -> None:
+    result = state(gb10(), recipe(), {"changed": True, "reasons": []}, NAME)
+    assert result["state"] == "fresh"
+    assert result["reasons"][0] == f"there is no container {NAME}"
+
+
+def test_a_stopped_container_is_no_service() -> None:
+    facts = serving(containers=[container(state="exited")])
+    assert state(facts, recipe(), {"changed": True, "reasons": ["the container is not running"]}, NAME)["state"] == "fresh"

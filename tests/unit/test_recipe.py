@@ -1,0 +1,123 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.dgx.spark.plugins.module_utils._recipe import RecipeError, decode_limit_tok_s, load
+
+RECIPES = sorted((Path(__file__).parents[2] / "roles/recipe/vars").glob("*.yml"))
+ARTICLE = yaml.safe_load((Path(__file__).parents[2] / "roles/recipe/vars/gemma4-26b-a4b-nvfp4.yml").read_text())
+
+
+def article() -> dict[str, Any]:
+    return copy.deepcopy(ARTICLE)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
+    recipe = load(yaml.safe_load(path.read_text()), "/srv/models")
+    assert recipe["name"] == path.stem
+    assert recipe["model"]["path"] == f"/srv/models/{path.stem}"
+
+
+def test_the_default_recipe_is_the_article() -> None:
+    recipe = load(article(), "/srv/models/")
+    assert recipe["args"] == {
+        "quantization": "modelopt",
+        "kv-cache-dtype": "fp8",
+        "max-model-len": 131072,
+        "gpu-memory-utilization": 0.85,
+        "moe-backend": "marlin",
+        "reasoning-parser": "gemma4",
+        "enable-auto-tool-choice": True,
+        "tool-call-parser": "gemma4",  # the article's pythonic loses every tool call
+    }
+    assert recipe["image"]["name"] == "vllm/vllm-openai:gemma4-cu130"
+    assert recipe["container"] == {
+        "name": "gemma4-nvfp4",
+        "port": 8002,
+        "gpus": "all",
+        "ipc": "host",
+        "shm_size": "64gb",
+        "memory_gib": None,
+        "env": {},
+    }
+    workload = recipe["throughput"]
+    assert workload["sequential"] == {"runs": 5, "tokens": 800}
+    assert workload["long"] == {"tokens": 1633}
+    assert workload["parallel"] == {"requests": 3, "tokens": 500}
+
+
+def test_the_limit_of_the_article_is_83_tok_s() -> None:
+    assert decode_limit_tok_s(load(article(), "/x")) == pytest.approx(83.2, abs=0.1)
+
+
+def test_a_recipe_that_does_not_say_its_bytes_has_no_limit() -> None:
+    raw = article()
+    del raw["decode_bytes"]
+    assert decode_limit_tok_s(load(raw, "/x")) is None
+
+
+def test_a_misspelt_key_names_the_key_that_was_meant() -> None:
+    raw = article()
+    raw["model"]["revison"] = raw["model"].pop("revision")
+    with pytest.raises(RecipeError, match=r"model\.revison is not a key of a recipe \(did you mean revision\?\)"):
+        load(raw, "/x")
+
+
+def test_all_problems_are_named_at_once() -> None:
+    raw = article()
+    raw["thrughput"] = raw.pop("throughput")
+    del raw["image"]["name"]
+    raw["container"]["port"] = "8002"
+    raw["container"]["gpus"] = "al"
+    with pytest.raises(RecipeError) as caught:
+        load(raw, "/x")
+    for text in (
+        "did you mean throughput?",
+        "image.name is missing",
+        "container.port must be a whole number, it is '8002'",
+        "did you mean all?",
+    ):
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--moe-backend", r"did you mean moe-backend\?"),
+        ("moe_backend", r"did you mean moe-backend\?"),
+        ("port", "set by the collection itself"),
+        ("api-key", "set by the collection itself"),
+    ],
+)
+def test_a_flag_that_is_not_vllms_own_name_is_refused(flag: str, text: str) -> None:
+    raw = article()
+    raw["args"][flag] = "x"
+    with pytest.raises(RecipeError, match=text):
+        load(raw, "/x")
+
+
+def test_a_patch_without_its_vllm_versions_is_refused() -> None:
+    raw = article()
+    del raw["patches"][0]["vllm_versions"]
+    with pytest.raises(RecipeError, match=r"patches\[0\]\.vllm_versions is missing"):
+        load(raw, "/x")
+
+
+def test_true_is_no_number() -> None:
+    raw = article()
+    raw["throughput"]["warmup"] = True
+    with pytest.raises(RecipeError, match=r"throughput\.warmup must be a whole number"):
+        load(raw, "/x")
+
+
+def test_the_file_that_was_read_is_not_changed() -> None:
+    raw = article()
+    load(raw, "/x")
+    assert raw == ARTICLE
