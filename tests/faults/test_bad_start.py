@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A new container that starts badly, or answers garbage: the run says why and fails, and what served before serves again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import NAME, ROOT, Served
+
+RESTORED = "What served before was restored and answers again."
+
+
+@pytest.mark.parametrize(
+    ("scenario", "texts"),
+    [
+        ("cutlass-moe", ["MARLIN", "VLLM_CUTLASS", "was not picked up"]),
+        ("fp4-crash", ["Failed to run cutlass FP4 gemm"]),
+        ("exit-in-start", ["exit"]),
+        ("oom", ["Free memory on device"]),
+        ("slow", ["decode_tok_s_min"]),
+        ("garbage-empty", ["visible"]),
+        ("garbage-bang", ["!"]),
+        ("garbage-loop", ["loop"]),
+        ("nan-logprobs", ["NaN"]),
+        ("tools-in-text", ["tool_calls"]),
+        ("no-usage", ["usage"]),
+    ],
+)
+def test_a_bad_version_is_undone(served: Served, scenario: str, texts: list[str]) -> None:
+    run = served.box.play(vllm_env={"SIM_SCENARIO": scenario})
+    assert run.rc != 0
+    run.says(*texts, RESTORED)
+    served.serves_again()
+
+
+def test_a_start_that_hangs_ends_at_its_bound_and_shows_the_log(served: Served) -> None:
+    run = served.box.play(vllm_env={"SIM_SCENARIO": "hang-in-start"}, proof_startup_timeout=12)
+    assert run.rc != 0
+    run.says("12", RESTORED)
+    served.serves_again()
+
+
+def test_the_evidence_of_the_failure_is_kept_beside_that_of_what_serves(served: Served) -> None:
+    served.box.play(vllm_env={"SIM_SCENARIO": "cutlass-moe"})
+    failed = json.loads(served.box.sh(f"cat /var/lib/dgx-spark/evidence/{NAME}.failed.json"))
+    proven = json.loads(served.box.sh(f"cat /var/lib/dgx-spark/evidence/{NAME}.json"))
+    assert failed["verdict"] == "failed"
+    assert failed["startup"]["moe_backend"] == "VLLM_CUTLASS"
+    assert proven["container"]["id"] == served.id
+    assert sorted((ROOT / "reports").glob("*/spark-sim-1.failed.json"))

@@ -1,0 +1,34 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import hashlib
+import json
+
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://spark-sim-3"]
+MODEL = "/srv/models/gemma4-26b-a4b-nvfp4"
+
+
+def test_the_snapshot_is_complete_and_verified(host: Host) -> None:
+    marker = json.loads(host.file(f"{MODEL}/.dgx-spark-snapshot.json").content_string)
+    assert marker["repo"] == "bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4"
+    assert len(marker["commit"]) == 40
+    files = {entry["path"]: entry for entry in marker["files"]}
+    assert {"config.json", "gemma4_patched.py"} <= set(files)
+    for path, entry in files.items():
+        assert host.file(f"{MODEL}/{path}").size == entry["size"]
+        if entry["sha256"]:
+            assert host.file(f"{MODEL}/{path}").sha256sum == entry["sha256"]
+
+
+def test_git_would_give_the_small_files_the_same_hash(host: Host) -> None:
+    marker = json.loads(host.file(f"{MODEL}/.dgx-spark-snapshot.json").content_string)
+    entry = next(entry for entry in marker["files"] if entry["path"] == "config.json")
+    content = host.file(f"{MODEL}/config.json").content
+    assert entry["git_sha1"] == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def test_nothing_half_fetched_is_left(host: Host) -> None:
+    assert host.run(f"find {MODEL}/ -name '*.aria2' -o -name '*partial*'").stdout == ""
