@@ -1,0 +1,81 @@
+# Everything a developer or a CI machine does here. `make help` lists it.
+PYTHON ?= python3
+BOXES ?= 1
+STAGES ?= lint types sanity unit docs integration molecule faults
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
+# Without it Molecule advises at every run to move the scenarios.
+export MOLECULE_GLOB := molecule/*/molecule.yml
+
+LAB = .venv/bin/python tests/sim/lab.py
+VENV = .venv/.installed
+# A directory of tests that has none yet is nothing to fail on.
+pytest = $(if $(wildcard $(1)/test_*.py),.venv/bin/pytest $(1),@echo "$(1): no tests yet")
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs integration molecule faults bench-noop build clean
+
+help: ## list what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+venv: $(VENV) ## make .venv: what a controller and a developer need (PYTHON=python3.12 picks another)
+
+$(VENV): requirements-dev.txt tools/make_venv.py
+	$(PYTHON) tools/make_venv.py
+	@touch $@
+
+demo: $(VENV) ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4
+	$(LAB) up --boxes $(BOXES)
+	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e recipe=gemma4-tiny-cpu
+
+demo-down: ## take the demo away, with all that it made but the caches
+	$(if $(wildcard $(VENV)),$(LAB) down)
+
+sim: $(VENV) ## bring up BOXES=n simulated Sparks and what surrounds them
+	$(LAB) up --boxes $(BOXES)
+
+sim-down: demo-down ## take the simulated Sparks away
+
+engine: $(VENV)
+	$(LAB) engine
+
+test: $(VENV) ## run all of the following up to faults, and say what each took
+	@.venv/bin/python tools/stages.py $(STAGES)
+
+lint: $(VENV) ## ruff, yamllint, ansible-lint
+	ruff check .
+	ruff format --check .
+	yamllint --strict .
+	ansible-lint --nocolor -q
+
+types: $(VENV) ## mypy
+	mypy
+
+sanity: $(VENV) ## ansible-test sanity, without an ignore file (ARGS="--test pep8" for a part)
+	.venv/bin/python tools/run_ansible_test.py sanity $(ARGS)
+
+unit: $(VENV) ## pure logic, modules against fakes, and what the collection promises of itself
+	$(call pytest,tests/unit)
+
+docs: $(VENV) ## the documentation of every plugin, role and module renders
+	antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+
+integration: engine ## modules against a real Docker engine
+	$(call pytest,tests/integration)
+
+molecule: $(VENV) ## roles and the whole playbook on the simulated Sparks
+	molecule test --all
+
+faults: $(VENV) ## bad input and bad luck on the simulated Sparks
+	$(call pytest,tests/faults)
+
+bench-noop: $(VENV) ## what a run costs that has nothing to do
+	.venv/bin/python tests/benchmarks/noop.py
+
+build: $(VENV) ## the collection's archive, in .cache/build
+	ansible-galaxy collection build --force --output-path .cache/build
+
+clean: ## remove the lab, the caches and the environment
+	$(if $(wildcard $(VENV)),$(LAB) down --all)
+	rm -rf .cache .ansible .venv reports
