@@ -1,0 +1,166 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated boxes: systemd containers with sshd and a Docker engine of their own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sim import images
+from sim.names import BOX_IMAGE, BOX_PREFIX, BOXES, INPUTS_LABEL, KEY, LABEL, NETWORK, SIM, box_name
+from sim.shell import LabError, docker, docker_rows, run, say, wait_for
+
+START_TIMEOUT_S = 60
+
+# Without --privileged, which needs capabilities that a CI machine may lack.
+CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "NET_RAW", "IPC_LOCK")
+OPTIONS = (
+    *(f"--cap-add={name}" for name in CAPABILITIES),
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=apparmor=unconfined",
+    "--cgroupns=host",
+    "--tmpfs=/run",
+    "--tmpfs=/run/lock",
+    # `--ipc host` inside is this container's: vLLM does not start with the usual 64 MB.
+    "--shm-size=8g",
+    "--mount=type=bind,source=/sys/fs/cgroup,target=/sys/fs/cgroup",
+)
+PARALLEL = 8
+
+
+def ensure_key() -> None:
+    """The key pair that opens the boxes."""
+    if KEY.exists():
+        return
+    KEY.parent.mkdir(parents=True, exist_ok=True)
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "spark-sim", "-f", str(KEY)])
+
+
+def inputs(image_id: str) -> str:
+    """A hash of all that a box is made from."""
+    return images.digest([image_id, *OPTIONS, f"{KEY}.pub", Path(f"{KEY}.pub").read_text()])
+
+
+def numbers(names: list[str]) -> list[int]:
+    """The boxes among the lab's containers, by number."""
+    found = [name.removeprefix(BOX_PREFIX) for name in names if name.startswith(BOX_PREFIX)]
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def _meminfo(name: str) -> Path:
+    """The file that the box shows as /proc/meminfo."""
+    path = BOXES / name / "meminfo"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The box writes a GB10's figures into it while it boots.
+    path.touch(exist_ok=True)
+    return path
+
+
+def _create(number: int, made_from: str) -> None:
+    name = box_name(number)
+    volume = f"{name}-docker"
+    docker("volume", "create", "--label", f"{LABEL}=volume", volume)
+    docker(
+        "run",
+        "-d",
+        f"--name={name}",
+        f"--hostname={name}",
+        f"--network={NETWORK}",
+        f"--label={LABEL}=box",
+        f"--label={INPUTS_LABEL}={made_from}",
+        *OPTIONS,
+        f"--mount=type=volume,source={volume},target=/var/lib/docker",
+        f"--mount=type=bind,source={_meminfo(name)},target=/proc/meminfo",
+        f"--mount=type=bind,source={KEY}.pub,target=/etc/spark-sim/authorized_keys,readonly",
+        BOX_IMAGE,
+    )
+
+
+def address(name: str) -> str:
+    """The box's address on the lab's network; empty when it does not run."""
+    return docker("inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}', name).strip()
+
+
+def _ssh_answers(host: str) -> bool:
+    try:
+        with socket.create_connection((host, 22), timeout=2) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _in_box(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", "exec", name, *argv], capture_output=True, text=True, timeout=60, check=False)
+
+
+def _evidence(name: str) -> str:
+    failed = _in_box(name, "systemctl", "--no-pager", "--failed").stdout
+    return f"{docker('logs', '--tail', '20', name, check=False)}\n{failed}\n{_in_box(name, 'journalctl', '-n', '30', '--no-pager').stdout}"
+
+
+def _await(name: str) -> None:
+    host = address(name)
+
+    def ready() -> bool:
+        # Docker is ordered after the simulated memory, and says it is active only when it answers.
+        return _ssh_answers(host) and _in_box(name, "systemctl", "is-active", "docker", "ollama").returncode == 0
+
+    wait_for(f"{name} ({host}): sshd, Docker and Ollama", ready, timeout=START_TIMEOUT_S, evidence=lambda: _evidence(name), every=0.3)
+    # pam_nologin lets nobody in before systemd has the user sessions up.
+    wait_for(
+        f"{name}: logins", lambda: _in_box(name, "test", "!", "-e", "/run/nologin").returncode == 0, timeout=START_TIMEOUT_S, evidence=lambda: _evidence(name)
+    )
+    say(f"{name} is up at {host}")
+
+
+def ensure(count: int, image_id: str, containers: dict[str, tuple[str, str]], *, fresh: bool) -> None:
+    """Exactly boxes 1 … count run. `fresh` makes them anew; else a box from an older image stays, with a warning."""
+    ensure_key()
+    made_from = inputs(image_id)
+    surplus = [n for n in numbers(list(containers)) if n > count or fresh]
+    if surplus:
+        remove([box_name(n) for n in surplus])
+    starting = []
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        jobs = []
+        for number in range(1, count + 1):
+            name = box_name(number)
+            state, found = ("", "") if number in surplus else containers.get(name, ("", ""))
+            if state == "running":
+                if found != made_from:
+                    say(f"{name} was made from an older image or key; `lab.py up --fresh` renews it")
+                continue
+            starting.append(name)
+            jobs.append(pool.submit(docker, "start", name) if state else pool.submit(_create, number, made_from))
+        for job in jobs:
+            job.result()
+        for waiting in [pool.submit(_await, name) for name in starting]:
+            waiting.result()
+
+
+def remove(names: list[str]) -> None:
+    """Remove these boxes with their volumes."""
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for job in [pool.submit(docker, "rm", "-f", "-v", name) for name in names]:
+            job.result()
+    volumes = [f"{name}-docker" for name in names]
+    docker("volume", "rm", "-f", *volumes)
+    for name in names:
+        path = BOXES / name / "meminfo"
+        path.unlink(missing_ok=True)
+
+
+def rows() -> list[dict[str, str]]:
+    """The boxes, for people: name, address, state."""
+    found = docker_rows("ps", "-a", "--filter", f"label={LABEL}=box")
+    found.sort(key=lambda row: numbers([row["Names"]]))
+    return [{"name": row["Names"], "state": row["State"], "address": address(row["Names"])} for row in found]
+
+
+def require_folder() -> None:
+    """Raises LabError when the path of the checkout cannot be mounted."""
+    if "," in str(SIM):
+        raise LabError(f"Docker cannot mount a path with a comma: move the checkout from {SIM}")
