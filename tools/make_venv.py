@@ -80,7 +80,7 @@ def make(path: Path) -> None:
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (any Python may be asked to run this)
         found = f"{sys.executable} is {sys.version.split()[0]}"
         sys.exit(f"venv: Python 3.11 or newer is needed, {found}. Say `make venv PYTHON=python3.12`, for example.")
     started = time.monotonic()
