@@ -60,7 +60,7 @@ def apt_install(*packages: str) -> None:
     say(f"installing {' '.join(packages)}")
     elevate = [] if os.geteuid() == 0 else ["sudo"]
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    install = ["apt-get", "install", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends", *packages]
     # A new machine has no package lists, or old ones.
     for command in (["apt-get", "update", "-qq"], install):
         if subprocess.run([*elevate, *environment, *command], stdout=subprocess.DEVNULL, check=False).returncode:
