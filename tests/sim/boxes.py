@@ -109,10 +109,12 @@ def _await(name: str) -> None:
         return _ssh_answers(host) and _in_box(name, "systemctl", "is-active", "docker", "ollama").returncode == 0
 
     wait_for(f"{name} ({host}): sshd, Docker and Ollama", ready, timeout=START_TIMEOUT_S, evidence=lambda: _evidence(name), every=0.3)
+
     # pam_nologin lets nobody in before systemd has the user sessions up.
-    wait_for(
-        f"{name}: logins", lambda: _in_box(name, "test", "!", "-e", "/run/nologin").returncode == 0, timeout=START_TIMEOUT_S, evidence=lambda: _evidence(name)
-    )
+    def logins() -> bool:
+        return _in_box(name, "test", "!", "-e", "/run/nologin").returncode == 0
+
+    wait_for(f"{name}: logins", logins, timeout=START_TIMEOUT_S, evidence=lambda: _evidence(name))
     say(f"{name} is up at {host}")
 
 

@@ -3,7 +3,8 @@
 """An endpoint that speaks the Hugging Face Hub's protocol for models: model info, tree, resolve, a CDN with signed addresses.
 
 Repositories are folders: ROOT/OWNER/NAME is revision `main`, ROOT/OWNER/NAME@REV is revision REV. A commit's hash is made
-from the files, so it changes when they do. In tests `Hub(root)` runs it in a thread; in the lab it is a service.
+from the files, so it changes when they do. Large files are redirected to the CDN, which is another origin. In tests
+`Hub(root)` runs both in threads; in the lab they are a service.
 
 `POST /_sim/faults` (JSON, see Faults) switches faults, `DELETE /_sim/faults` ends them all; `GET /_sim/requests` shows
 every request with its headers, `DELETE /_sim/requests` forgets them. Python's standard library only.
@@ -131,19 +132,16 @@ def _find(snapshots: list[Snapshot], revision: str) -> Snapshot | None:
     return next((s for s in snapshots if revision in (s.revision, s.commit)), None)
 
 
-class HubServer(ThreadingHTTPServer):
-    """The server and what its requests share."""
+class State:
+    """What the Hub and its CDN share."""
 
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], store: Store, token: str) -> None:
-        super().__init__(address, _Handler)
-        self.store = store
+    def __init__(self, root: Path, token: str) -> None:
+        self.store = Store(root)
         self.token = token
         self.faults = Faults()
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.cdn_port = 0
 
     def take(self, count: str, path: str) -> bool:
         """Does this fault hit the request? Counts it down."""
@@ -153,6 +151,18 @@ class HubServer(ThreadingHTTPServer):
                 return False
             setattr(self.faults, count, left - 1)
             return True
+
+
+class HubServer(ThreadingHTTPServer):
+    """One of the two origins: the Hub or its CDN. Clients take a redirect to another origin for the way to a large file."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], state: State, origin: str) -> None:
+        super().__init__(address, _Handler)
+        self.state = state
+        self.origin = origin
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nothing to report."""
@@ -165,6 +175,11 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "SimulatedHub"
     protocol_version = "HTTP/1.1"
     timeout = 60
+
+    @property
+    def hub(self) -> State:
+        """What the origins share."""
+        return self.server.state
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Requests are recorded, not printed."""
@@ -202,34 +217,38 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         query = parse_qs(parts.query, keep_blank_values=True)
-        self.record: dict[str, Any] = {"method": self.command, "path": self.path, "headers": dict(self.headers.items()), "status": None, "bytes": 0}
+        headers = dict(self.headers.items())
+        request = {"origin": self.server.origin, "method": self.command, "path": self.path, "headers": headers}
+        self.record: dict[str, Any] = {**request, "status": None, "bytes": 0}
         if path.startswith("/_sim/"):
             self._control(path, body)
             return
-        with self.server.lock:
-            self.server.requests.append(self.record)
-        faults = self.server.faults
+        with self.hub.lock:
+            self.hub.requests.append(self.record)
+        faults = self.hub.faults
         if faults.silent > 0 and re.search(faults.only, path):
             time.sleep(faults.silent)
             self.close_connection = True
             return
-        if self.server.take("too_many", path):
+        if self.hub.take("too_many", path):
             wait = str(faults.retry_after)
             self._error(429, "", "Too many requests", {"Retry-After": wait, "RateLimit": f'"resolvers";r=0;t={wait}'})
-        elif self.server.take("error", path):
+        elif self.hub.take("error", path):
             self._error(faults.error_status, "", "A simulated failure")
         else:
             self._route(path, query, body)
 
     def _route(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
+        # A revision is one part of the address: its slashes are sent as %2F.
+        raw = urlsplit(self.path).path
         if path == "/api/whoami-v2":
             self._whoami()
         elif path.startswith("/cdn/"):
             self._cdn(path, query)
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info|refs)(?:/(.*))?)?", path):
-            self._api(match[1], match[2] or "", match[3] or "", query, body)
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(.+)", path):
-            self._resolve(match[1], match[2])
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info|refs)(?:/([^/]*)(?:/(.*))?)?)?", raw):
+            self._api(unquote(match[1]), match[2] or "", unquote(match[3] or "main"), unquote(match[4] or ""), query, body)
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", raw):
+            self._resolve(unquote(match[1]), unquote(match[2]), unquote(match[3]))
         else:
             self._error(404, "", "Sorry, we can't find the page you are looking for.")
 
@@ -238,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _bad_token(self) -> bool:
         """Answers, and is true, when there is a token and it is not good."""
-        if not self._token() or self._token() == self.server.token:
+        if not self._token() or self._token() == self.hub.token:
             return False
         self._error(401, "", "Invalid credentials in Authorization header")
         return True
@@ -252,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _snapshots(self, repo: str) -> list[Snapshot]:
         """The repository's snapshots; answers when there are none."""
-        found = self.server.store.snapshots(repo)
+        found = self.hub.store.snapshots(repo)
         if not found:
             # The Hub does not tell a stranger whether a repository is missing or private.
             status = 404 if self._token() else 401
@@ -267,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     # ------------------------------------------------------------------ API
-    def _api(self, repo: str, what: str, rest: str, query: dict[str, list[str]], body: bytes) -> None:
+    def _api(self, repo: str, what: str, revision: str, below: str, query: dict[str, list[str]], body: bytes) -> None:
         if self._bad_token():
             return
         if what == "refs":
@@ -275,8 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
                 branches = [{"name": s.revision, "ref": f"refs/heads/{s.revision}", "targetCommit": s.commit} for s in snapshots]
                 self._json({"branches": branches, "tags": [], "converts": []})
             return
-        revision, _, below = rest.partition("/") if what in ("tree", "paths-info") else (rest, "", "")
-        snapshot = self._snapshot(repo, revision or "main")
+        snapshot = self._snapshot(repo, revision)
         if snapshot is None:
             return
         if what in ("", "revision"):
@@ -337,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
             if recursive or not folders:
                 entries[file.path] = self._entry(file)
         if prefix and not entries:
-            self._error(404, "EntryNotFound", f"{below} does not exist on \"{snapshot.revision}\"")
+            self._error(404, "EntryNotFound", f'{below} does not exist on "{snapshot.revision}"')
             return
         listing = [entries[name] for name in sorted(entries)]
         limit = max(1, min(int(query.get("limit", ["1000"])[0]), 1000))
@@ -359,7 +377,7 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host") or "{}:{}".format(*self.server.server_address[:2])
         return f"http://{host}"
 
-    def _resolve(self, repo: str, rest: str) -> None:
+    def _resolve(self, repo: str, revision: str, path: str) -> None:
         if self._bad_token():
             return
         snapshots = self._snapshots(repo)
@@ -369,8 +387,6 @@ class _Handler(BaseHTTPRequestHandler):
             message = f"Access to model {repo} is restricted. You must have access to it and be authenticated to access it. Please log in."
             self._error(401, "GatedRepo", message)
             return
-        # A revision may contain a slash, sent as %2F: what is left of it after unquoting is tried longest first.
-        revision, _, path = rest.partition("/")
         snapshot = _find(snapshots, revision)
         if snapshot is None:
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -390,10 +406,12 @@ class _Handler(BaseHTTPRequestHandler):
         return hmac.new(SECRET, f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
 
     def _signed(self, file: File) -> str:
-        relative = file.source.relative_to(self.server.store.root).as_posix()
+        relative = file.source.relative_to(self.hub.store.root).as_posix()
         path = f"/cdn/{file.sha256}/{quote(relative)}"
-        expires = str(int(time.time()) + self.server.faults.cdn_seconds)
-        return f"{self._origin()}{path}?{urlencode({'Expires': expires, 'Signature': self._signature(unquote(path), expires)})}"
+        expires = str(int(time.time()) + self.hub.faults.cdn_seconds)
+        host = urlsplit(self._origin()).hostname
+        signed = urlencode({"Expires": expires, "Signature": self._signature(unquote(path), expires)})
+        return f"http://{host}:{self.hub.cdn_port}{path}?{signed}"
 
     def _cdn(self, path: str, query: dict[str, list[str]]) -> None:
         expires, signature = query.get("Expires", ["0"])[0], query.get("Signature", [""])[0]
@@ -402,7 +420,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", kind="application/xml")
             return
         _, _, sha256, owner, folder, name = path.split("/", 5)
-        snapshots = self.server.store.snapshots(f"{owner}/{folder.split('@')[0]}")
+        snapshots = self.hub.store.snapshots(f"{owner}/{folder.split('@')[0]}")
         file = next((f for s in snapshots for f in s.files.values() if f.sha256 == sha256 and f.path == name), None)
         if file is None:
             self._send(404, b"<Error><Code>NoSuchKey</Code></Error>", kind="application/xml")
@@ -412,7 +430,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _range(self, size: int) -> tuple[int, int] | None:
         """First and last byte asked for; None for the whole file. Raises ValueError when it cannot be satisfied."""
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "").strip())
-        if not match or match.groups() == ("", "") or self.server.faults.no_ranges:
+        if not match or match.groups() == ("", "") or self.hub.faults.no_ranges:
             return None
         if not match[1]:
             first, last = max(0, size - int(match[2])), size - 1
@@ -442,8 +460,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, file: File, position: int, end: int) -> None:
         """Send bytes [position, end) with the faults that this file has."""
-        faults = self.server.faults
-        with self.server.lock:
+        faults = self.hub.faults
+        with self.hub.lock:
             cuts = file.path in faults.cut and faults.cut_times != 0 and position <= faults.cut[file.path] < end
             if cuts and faults.cut_times > 0:
                 faults.cut_times -= 1
@@ -462,7 +480,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     # ------------------------------------------------------------------ control
     def _control(self, path: str, body: bytes) -> None:
-        server = self.server
+        server = self.hub
         if path == "/_sim/requests":
             with server.lock:
                 shown = list(server.requests)
@@ -516,35 +534,40 @@ def _until_gone(connection: socket.socket) -> None:
 
 
 class Hub:
-    """A Hub on loopback in a thread: `with Hub(root) as hub: … hub.url, hub.faults, hub.requests`."""
+    """A Hub and its CDN in threads: `with Hub(root) as hub: … hub.url, hub.faults, hub.requests`."""
 
-    def __init__(self, root: Path, *, token: str = TOKEN, bind: str = "127.0.0.1", port: int = 0) -> None:
-        self.server = HubServer((bind, port), Store(root), token)
-        self.url = "http://{}:{}".format(*self.server.server_address[:2])
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    def __init__(self, root: Path, *, token: str = TOKEN, bind: str = "127.0.0.1", port: int = 0, cdn_port: int = 0) -> None:
+        self.state = State(root, token)
+        self.servers = [HubServer((bind, port), self.state, "hub"), HubServer((bind, cdn_port), self.state, "cdn")]
+        self.state.cdn_port = int(self.servers[1].server_address[1])
+        self.url = "http://{}:{}".format(*self.servers[0].server_address[:2])
+        loop = {"poll_interval": 0.05}
+        self.threads = [threading.Thread(target=server.serve_forever, kwargs=loop, daemon=True) for server in self.servers]
 
     def __enter__(self) -> Hub:
-        self._thread.start()
+        for thread in self.threads:
+            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
 
     @property
     def faults(self) -> Faults:
         """The faults; set their fields."""
-        return self.server.faults
+        return self.state.faults
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """The requests so far: method, path, headers, status, bytes sent."""
-        with self.server.lock:
-            return list(self.server.requests)
+        """The requests so far: origin ("hub" or "cdn"), method, path, headers, status, bytes of files sent."""
+        with self.state.lock:
+            return list(self.state.requests)
 
     def commit(self, repo: str, revision: str = "main") -> str:
         """The commit that a revision stands for. Raises KeyError."""
-        found = _find(self.server.store.snapshots(repo), revision)
+        found = _find(self.state.store.snapshots(repo), revision)
         if found is None:
             raise KeyError(f"{repo}@{revision}")
         return found.commit
@@ -556,9 +579,11 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--bind", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--cdn-port", type=int, default=8081)
     parser.add_argument("--token", default=TOKEN)
     options = parser.parse_args()
-    HubServer((options.bind, options.port), Store(options.root), options.token).serve_forever()
+    with Hub(options.root, token=options.token, bind=options.bind, port=options.port, cdn_port=options.cdn_port) as hub:
+        hub.threads[0].join()
 
 
 if __name__ == "__main__":

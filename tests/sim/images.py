@@ -105,7 +105,7 @@ def _labels(inputs: str) -> list[str]:
     return ["--label", f"{LABEL}=image", "--label", f"{INPUTS_LABEL}={inputs}"]
 
 
-def docker_build(tag: str, folder: Path, inputs: str, *, dockerfile: Path | None = None, args: dict[str, str], timeout: float = 1800) -> None:
+def docker_build(tag: str, folder: Path, inputs: str, *, dockerfile: Path | None = None, args: dict[str, str]) -> None:
     """Build with the legacy builder: a plain engine has no other."""
     command = ["docker", "build", "-t", tag, *_labels(inputs)]
     if dockerfile:
@@ -113,7 +113,7 @@ def docker_build(tag: str, folder: Path, inputs: str, *, dockerfile: Path | None
     proxies = {name: os.environ[name] for name in PROXY_ARGS if os.environ.get(name)}
     for name, value in {**proxies, **args}.items():
         command += ["--build-arg", f"{name}={value}"]
-    stream(f"image {tag}", [*command, str(folder)], timeout=timeout, env={"DOCKER_BUILDKIT": "0"})
+    stream(f"image {tag}", [*command, str(folder)], timeout=1800, env={"DOCKER_BUILDKIT": "0"})
 
 
 def _build_base(inputs: str) -> None:
@@ -232,8 +232,8 @@ def train(state: State) -> None:
     if (TINY_GEMMA4 / "model.safetensors").exists() and state.trained in ("", inputs):
         return
     shutil.rmtree(TINY_GEMMA4, ignore_errors=True)
-    command = _python("from pathlib import Path; from sim.vllm_cpu.build import train; train(sys.argv[1], Path(sys.argv[2]))", CPU_IMAGE, str(TINY_GEMMA4))
-    stream("training the tiny Gemma 4", command, timeout=3600)
+    code = "from pathlib import Path; from sim.vllm_cpu.build import train; train(sys.argv[1], Path(sys.argv[2]))"
+    stream("training the tiny Gemma 4", _python(code, CPU_IMAGE, str(TINY_GEMMA4)), timeout=3600)
     state.trained = inputs
     state.save()
 

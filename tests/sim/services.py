@@ -11,8 +11,22 @@ from dataclasses import dataclass
 from urllib.error import URLError
 
 from sim import images
-from sim.names import APT, GATEWAY, BOX_RANGE, HUB, HUB_REPOS, INPUTS_LABEL, LABEL, NETWORK, PUSH_TO, REGISTRY, REGISTRY_STORAGE, SERVICE_IMAGE, SUBNET
-from sim.shell import LabError, docker, docker_rows, say, wait_for
+from sim.names import (
+    APT,
+    BOX_RANGE,
+    GATEWAY,
+    HUB,
+    HUB_REPOS,
+    INPUTS_LABEL,
+    LABEL,
+    NETWORK,
+    PUSH_TO,
+    REGISTRY,
+    REGISTRY_STORAGE,
+    SERVICE_IMAGE,
+    SUBNET,
+)
+from sim.shell import LabError, docker, say, wait_for
 
 START_TIMEOUT_S = 30
 
@@ -43,7 +57,12 @@ def services() -> list[Service]:
     return [
         Service(
             *REGISTRY,
-            options=(user, "-p", f"{PUSH_TO}:80", "--sysctl=net.ipv4.ip_unprivileged_port_start=0", _bind(str(REGISTRY_STORAGE), "/var/lib/registry")),
+            options=(
+                user,
+                f"--publish={PUSH_TO}:80",
+                "--sysctl=net.ipv4.ip_unprivileged_port_start=0",
+                _bind(str(REGISTRY_STORAGE), "/var/lib/registry"),
+            ),
             command=("docker-registry", "serve", "/etc/spark-sim/registry.yml"),
             url=f"http://{REGISTRY[1]}/v2/",
         ),
@@ -88,8 +107,9 @@ def _answers(url: str) -> Callable[[], bool]:
 
 def running() -> dict[str, tuple[str, str]]:
     """Name → (state, inputs) of the lab's containers of any kind."""
-    rows = docker_rows("ps", "-a", "--filter", f"label={LABEL}")
-    return {row["Names"]: (row["State"], dict(p.split("=", 1) for p in row["Labels"].split(",") if "=" in p).get(INPUTS_LABEL, "")) for row in rows}
+    form = f'{{{{.Names}}}} {{{{.State}}}} {{{{.Label "{INPUTS_LABEL}"}}}}'
+    lines = docker("ps", "-a", "--filter", f"label={LABEL}", "--format", form).splitlines()
+    return {name: (state, inputs) for name, state, inputs in (line.split(" ") for line in lines)}
 
 
 def ensure(image_id: str, containers: dict[str, tuple[str, str]]) -> None:
