@@ -44,7 +44,7 @@ test: $(VENV) ## run all of the following up to faults, and say what each took
 	@.venv/bin/python tools/stages.py $(STAGES)
 
 lint: $(VENV) ## ruff, yamllint, ansible-lint
-	ruff check .
+	ruff check --output-format concise .
 	ruff format --check .
 	yamllint --strict .
 	ansible-lint --nocolor -q

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,21 +36,12 @@ def files() -> list[Path]:
 def run(*command: str | Path, cwd: Path, collections: Path | None = None) -> str:
     """Run one of Ansible's programs as a user with an empty home would: no collections path but the given one."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    environment |= {"PATH": f"{PROGRAMS}:{environment['PATH']}", "NO_COLOR": "1"}
-    if collections:
-        environment["ANSIBLE_COLLECTIONS_PATH"] = str(collections)
-    result = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, f"{' '.join(map(str, command))}\n{result.stdout}"
+    with tempfile.TemporaryDirectory() as home:
+        environment |= {"HOME": home, "PATH": f"{PROGRAMS}:{environment['PATH']}", "NO_COLOR": "1"}
+        if collections:
+            environment["ANSIBLE_COLLECTIONS_PATH"] = str(collections)
+        result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}"
     return result.stdout
 
 
