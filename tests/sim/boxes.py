@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sim import images
-from sim.names import BOX_IMAGE, BOX_PREFIX, BOXES, INPUTS_LABEL, KEY, LABEL, NETWORK, SIM, box_name
+from sim.names import BOX_IMAGE, BOX_PREFIX, BOXES, INPUTS_LABEL, KEY, LABEL, NETWORK, SIM, box_address, box_name
 from sim.shell import LabError, docker, docker_rows, run, say, wait_for
 
 START_TIMEOUT_S = 60
@@ -69,6 +69,7 @@ def _create(number: int, made_from: str) -> None:
         f"--name={name}",
         f"--hostname={name}",
         f"--network={NETWORK}",
+        f"--ip={box_address(number)}",
         f"--label={LABEL}=box",
         f"--label={INPUTS_LABEL}={made_from}",
         *OPTIONS,
@@ -77,11 +78,6 @@ def _create(number: int, made_from: str) -> None:
         f"--mount=type=bind,source={KEY}.pub,target=/etc/spark-sim/authorized_keys,readonly",
         BOX_IMAGE,
     )
-
-
-def address(name: str) -> str:
-    """The box's address on the lab's network; empty when it does not run."""
-    return docker("inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}', name).strip()
 
 
 def _ssh_answers(host: str) -> bool:
@@ -101,8 +97,8 @@ def _evidence(name: str) -> str:
     return f"{docker('logs', '--tail', '20', name, check=False)}\n{failed}\n{_in_box(name, 'journalctl', '-n', '30', '--no-pager').stdout}"
 
 
-def _await(name: str) -> None:
-    host = address(name)
+def _await(number: int) -> None:
+    name, host = box_name(number), box_address(number)
 
     def ready() -> bool:
         # Docker is ordered after the simulated memory, and says it is active only when it answers.
@@ -135,11 +131,11 @@ def ensure(count: int, image_id: str, containers: dict[str, tuple[str, str]], *,
                 if found != made_from:
                     say(f"{name} was made from an older image or key; `lab.py up --fresh` renews it")
                 continue
-            starting.append(name)
+            starting.append(number)
             jobs.append(pool.submit(docker, "start", name) if state else pool.submit(_create, number, made_from))
         for job in jobs:
             job.result()
-        for waiting in [pool.submit(_await, name) for name in starting]:
+        for waiting in [pool.submit(_await, number) for number in starting]:
             waiting.result()
 
 
@@ -159,7 +155,7 @@ def rows() -> list[dict[str, str]]:
     """The boxes, for people: name, address, state."""
     found = docker_rows("ps", "-a", "--filter", f"label={LABEL}=box")
     found.sort(key=lambda row: numbers([row["Names"]]))
-    return [{"name": row["Names"], "state": row["State"], "address": address(row["Names"])} for row in found]
+    return [{"name": row["Names"], "state": row["State"], "address": box_address(*numbers([row["Names"]]))} for row in found]
 
 
 def require_folder() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from sim import boxes, engine, images, repos, services
-from sim.names import CACHE, LABEL, NETWORK, PUSH_TO
+from sim.names import CACHE, LABEL, MAX_BOXES, NETWORK, PUSH_TO
 from sim.shell import LabError, as_root, docker, fail, run, say
 
 
@@ -107,6 +107,13 @@ def status(_options: argparse.Namespace) -> None:
         print(f"box       {row['name']:<34} {row['state']:<10} {row['address']}")
 
 
+def box_count(text: str) -> int:
+    """A number of boxes. Raises ArgumentTypeError."""
+    if not text.isdigit() or int(text) > MAX_BOXES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MAX_BOXES}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="lab.py", description=__doc__)
@@ -120,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=build)
 
     command = commands.add_parser("up", help="services and exactly N boxes run")
-    command.add_argument("--boxes", type=int, default=1, metavar="N", help="how many (1)")
+    command.add_argument("--boxes", type=box_count, default=1, metavar="N", help="how many (1)")
     command.add_argument("--fresh", action="store_true", help="make the boxes anew")
     command.add_argument("--no-real-vllm", action="store_true", help="leave out the real vLLM and the training of its model")
     command.set_defaults(run=up)

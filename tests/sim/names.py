@@ -23,9 +23,6 @@ INPUTS_LABEL = "dgx.spark.sim.inputs"
 NETWORK = "spark-sim"
 SUBNET = "172.30.99.0/24"
 GATEWAY = "172.30.99.1"
-# Boxes get addresses from the upper half, so that they never take a service's.
-BOX_RANGE = "172.30.99.128/25"
-
 REGISTRY = ("spark-sim-registry", "172.30.99.2")
 HUB = ("spark-sim-hub", "172.30.99.3")
 APT = ("spark-sim-apt", "172.30.99.4")
@@ -46,8 +43,14 @@ SCRIPTED_IMAGES = {
 SMOKE_IMAGE = "library/ubuntu:24.04"
 
 BOX_PREFIX = "spark-sim-"
+MAX_BOXES = 200
 
 
 def box_name(number: int) -> str:
     """The container's name of the box with this number (from 1)."""
     return f"{BOX_PREFIX}{number}"
+
+
+def box_address(number: int) -> str:
+    """The box's address on the lab's network: box 1 is 172.30.99.11."""
+    return f"172.30.99.{10 + number}"

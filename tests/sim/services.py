@@ -13,7 +13,6 @@ from urllib.error import URLError
 from sim import images
 from sim.names import (
     APT,
-    BOX_RANGE,
     GATEWAY,
     HUB,
     HUB_REPOS,
@@ -85,7 +84,7 @@ def ensure_network() -> None:
     """The lab's network is there. Raises LabError when its addresses are taken."""
     if docker("network", "ls", "-q", "--filter", f"name=^{NETWORK}$").strip():
         return
-    options = ["--subnet", SUBNET, "--gateway", GATEWAY, "--ip-range", BOX_RANGE, "--label", f"{LABEL}=network"]
+    options = ["--subnet", SUBNET, "--gateway", GATEWAY, "--label", f"{LABEL}=network"]
     try:
         docker("network", "create", *options, NETWORK)
     except LabError as error:

@@ -129,17 +129,34 @@ def test_the_runtime_softens_and_counts_the_gpus_memory(tmp_path: Path) -> None:
     assert len((tmp_path / "runc.log").read_text().splitlines()) == 2
 
 
-def test_memory_can_be_given_back_later(memory: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that does it later runs the same file: here a copy with this test's paths."""
+@pytest.fixture
+def later(memory: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The process that gives memory back later runs the module's file: here a copy with this test's paths."""
     source = (FILES / "usr/local/lib/spark-sim/memory.py").read_text()
     copy = tmp_path / "memory.py"
     copy.write_text(source.replace("/proc/meminfo", str(memory.MEMINFO)).replace("/run/spark-sim/memory", str(memory.CLAIMS)))
     monkeypatch.setattr(memory, "__file__", str(copy))
     memory.reset()
-    memory.claim("a", 1024)
-    memory.release("a", after=0.2)
-    assert (memory.CLAIMS / "a").exists()
-    end = time.monotonic() + 5
-    while (memory.CLAIMS / "a").exists() and time.monotonic() < end:
+    return memory
+
+
+def gone(path: Path, within: float) -> bool:
+    """Does the file go in time?"""
+    end = time.monotonic() + within
+    while path.exists() and time.monotonic() < end:
         time.sleep(0.02)
-    assert not (memory.CLAIMS / "a").exists()
+    return not path.exists()
+
+
+def test_memory_can_be_given_back_later(later: ModuleType) -> None:
+    later.claim("a", 1024)
+    later.release("a", after=0.2)
+    assert (later.CLAIMS / "a").exists()
+    assert gone(later.CLAIMS / "a", within=5)
+
+
+def test_memory_claimed_again_is_not_given_back(later: ModuleType) -> None:
+    later.claim("a", 1024)
+    later.release("a", after=0.2)
+    later.claim("a", 1024)
+    assert not gone(later.CLAIMS / "a", within=0.8)

@@ -78,18 +78,22 @@ def claim(name: str, kib: int) -> None:
         _show()
 
 
-def release(name: str, after: float = 0.0) -> None:
-    """Give back what `name` has, now or in `after` seconds by a process of its own."""
+def release(name: str, after: float = 0.0, made: int | None = None) -> None:
+    """Give back what `name` has, now or in `after` seconds by a process of its own; with `made`, only the claim made then."""
     if not (CLAIMS / name).exists():
         return
     if after > 0:
-        argv = [sys.executable, os.path.abspath(__file__), "release", name, str(after)]
+        # A container that is started again has a new claim under the same name: that one stays.
+        made = (CLAIMS / name).stat().st_mtime_ns
+        argv = [sys.executable, os.path.abspath(__file__), "release", name, str(after), str(made)]
         quiet = subprocess.DEVNULL
         subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
         return
     with _locked():
-        (CLAIMS / name).unlink(missing_ok=True)
-        _show()
+        path = CLAIMS / name
+        if path.exists() and made in (None, path.stat().st_mtime_ns):
+            path.unlink()
+            _show()
 
 
 def reset() -> None:
@@ -107,9 +111,9 @@ def main(args: list[str]) -> int:
         reset()
     elif args[:1] == ["claim"] and len(args) == 3:
         claim(args[1], int(float(args[2]) * 1024 * 1024))
-    elif args[:1] == ["release"] and len(args) in (2, 3):
-        time.sleep(float(args[2]) if len(args) == 3 else 0)
-        release(args[1])
+    elif args[:1] == ["release"] and len(args) in (2, 3, 4):
+        time.sleep(float(args[2]) if len(args) > 2 else 0)
+        release(args[1], made=int(args[3]) if len(args) > 3 else None)
     elif args == ["list"]:
         for file in sorted(CLAIMS.iterdir()):
             if not file.name.startswith("."):
