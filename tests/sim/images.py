@@ -240,12 +240,16 @@ def train(state: State) -> None:
 
 def remove_all() -> None:
     """Remove the lab's images from the engine, stages of builds included."""
+    # What failed builds have left.
+    leftovers = docker("ps", "-aq", "--filter", f"label={LABEL}=image", "--filter", "status=exited").split()
+    if leftovers:
+        docker("rm", "-v", *leftovers)
     tags = [BASE_IMAGE, BOX_IMAGE, SERVICE_IMAGE, CPU_IMAGE, *SCRIPTED_IMAGES]
     present = [tag for tag in tags if tag in image_ids()]
     if present:
         say(f"removing {len(present)} images")
         docker("rmi", "-f", *present, timeout=300)
-    docker("image", "prune", "-f", "--filter", f"label={LABEL}", timeout=300)
+    docker("image", "prune", "-f", "--filter", f"label={LABEL}=image", timeout=300)
 
 
 def every() -> list[Image]:

@@ -69,7 +69,7 @@ def build(options: argparse.Namespace) -> None:
 def down(options: argparse.Namespace) -> None:
     """`down`."""
     engine.require()
-    names = docker("ps", "-a", "--filter", f"label={LABEL}", "--format", "{{.Names}}").split()
+    names = list(services.running())
     if names:
         say(f"removing {' '.join(sorted(names))}")
         boxes.remove(names)

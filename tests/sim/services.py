@@ -105,10 +105,17 @@ def _answers(url: str) -> Callable[[], bool]:
 
 
 def running() -> dict[str, tuple[str, str]]:
-    """Name → (state, inputs) of the lab's containers of any kind."""
+    """Name → (state, inputs) of the boxes and services.
+
+    Their label must have its value: a build's container inherits the label of the image that it comes from.
+    """
     form = f'{{{{.Names}}}} {{{{.State}}}} {{{{.Label "{INPUTS_LABEL}"}}}}'
-    lines = docker("ps", "-a", "--filter", f"label={LABEL}", "--format", form).splitlines()
-    return {name: (state, inputs) for name, state, inputs in (line.split(" ") for line in lines)}
+    found = {}
+    for kind in ("box", "service"):
+        for line in docker("ps", "-a", "--filter", f"label={LABEL}={kind}", "--format", form).splitlines():
+            name, state, inputs = line.split(" ")
+            found[name] = (state, inputs)
+    return found
 
 
 def ensure(image_id: str, containers: dict[str, tuple[str, str]]) -> None:
