@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sim import images
 from sim.names import BOX_IMAGE, BOX_PREFIX, BOXES, INPUTS_LABEL, KEY, LABEL, NETWORK, SIM, box_address, box_name
-from sim.shell import LabError, docker, docker_rows, run, say, wait_for
+from sim.shell import LabError, as_root, docker, docker_rows, run, say, wait_for
 
 START_TIMEOUT_S = 60
 
@@ -149,6 +149,14 @@ def remove(names: list[str]) -> None:
     for name in names:
         path = BOXES / name / "meminfo"
         path.unlink(missing_ok=True)
+
+
+def remove_cgroups() -> None:
+    """Remove the empty cgroups that containers of killed boxes leave on this machine (daemon.json of the box names their parent)."""
+    top = Path("/sys/fs/cgroup")
+    folders = [str(path) for pattern in ("spark-sim", "*/spark-sim") for path in top.glob(pattern) if not path.parent.is_symlink()]
+    if folders:
+        run(as_root(["find", *folders, "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]), check=False)
 
 
 def rows() -> list[dict[str, str]]:

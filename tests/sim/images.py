@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -143,13 +142,8 @@ rm -rf {root}
     stream("base image", as_root(["sh", "-c", script]), timeout=600)
 
 
-def _python(code: str, *args: str) -> list[str]:
-    return [sys.executable, "-u", "-c", f"import sys; sys.path.insert(0, {str(SIM.parent)!r}); {code}", *args]
-
-
-def _build_cpu() -> None:
-    command = _python("from sim.vllm_cpu.build import build; build(sys.argv[1], sys.argv[2])", BASE_IMAGE, CPU_IMAGE)
-    stream(f"image {CPU_IMAGE}", command, timeout=3600)
+def _cpu_tool(*args: str) -> list[str]:
+    return [sys.executable, "-u", str(CPU_FOLDER / "build.py"), *args]
 
 
 def base() -> Image:
@@ -184,7 +178,11 @@ def scripted() -> list[Image]:
 
 def cpu() -> Image:
     """The real vLLM for a CPU."""
-    return Image(CPU_IMAGE, digest([CPU_IMAGE, base().inputs, CPU_FOLDER]), _build_cpu, CPU_IMAGE)
+    files = sorted(path for path in CPU_FOLDER.iterdir() if path.is_file() and not path.name.startswith("train"))
+    command = _cpu_tool("build", BASE_IMAGE, CPU_IMAGE)
+    return Image(
+        CPU_IMAGE, digest([CPU_IMAGE, base().inputs, *files]), lambda: stream(f"image {CPU_IMAGE}", command, timeout=3600), CPU_IMAGE
+    )
 
 
 def build(image: Image, state: State) -> None:
@@ -195,6 +193,9 @@ def build(image: Image, state: State) -> None:
     image.build()
     state.built[image.tag] = {"inputs": image.inputs, "id": image_ids()[image.tag]}
     state.save()
+    if known and known["id"] != state.built[image.tag]["id"]:
+        # The one before; a container that still runs from it keeps it.
+        docker("rmi", known["id"], check=False)
 
 
 def current(image: Image, state: State, ids: dict[str, str]) -> bool:
@@ -231,9 +232,7 @@ def train(state: State) -> None:
     inputs = digest(sorted(p for p in CPU_FOLDER.glob("train*") if p.is_file()))
     if (TINY_GEMMA4 / "model.safetensors").exists() and state.trained in ("", inputs):
         return
-    shutil.rmtree(TINY_GEMMA4, ignore_errors=True)
-    code = "from pathlib import Path; from sim.vllm_cpu.build import train; train(sys.argv[1], Path(sys.argv[2]))"
-    stream("training the tiny Gemma 4", _python(code, CPU_IMAGE, str(TINY_GEMMA4)), timeout=3600)
+    stream("training the tiny Gemma 4", _cpu_tool("train", CPU_IMAGE, str(TINY_GEMMA4)), timeout=3600)
     state.trained = inputs
     state.save()
 

@@ -73,6 +73,7 @@ def down(options: argparse.Namespace) -> None:
     if names:
         say(f"removing {' '.join(sorted(names))}")
         boxes.remove(names)
+    boxes.remove_cgroups()
     volumes = docker("volume", "ls", "-q", "--filter", f"label={LABEL}").split()
     if volumes:
         docker("volume", "rm", *volumes)
