@@ -61,9 +61,9 @@ def test_weights_that_went_bad_are_fetched_again(served: Served) -> None:
 
 
 def test_ollama_that_will_not_unload(served: Served) -> None:
-    served.box.sh(
-        'curl -s http://127.0.0.1:11434/_sim -d \'{"stuck": true, "models": [{"name": "gemma4:26b", "size": 17000000000, "size_vram": 5780000000}]}\''
-    )
+    loaded = {"name": "gemma4:26b", "size": 17e9, "size_vram": 5.8e9}
+    settings = json.dumps({"loaded": [loaded], "stuck": True})
+    served.box.sh(f"curl -sf http://127.0.0.1:11434/_sim/state -d '{settings}'")
     try:
         run = served.box.play(vllm_env={"NEW": "1"}, ollama_unload_timeout=6)
     finally:
