@@ -222,6 +222,10 @@ def _there(draft: _Draft, wanted: Mapping[str, Any], start: bool) -> Plan:
         return draft.plan("swap", wanted, found, status="running" if start else "created")
     if start and (not current.running or current.status == "paused"):
         draft.reasons.append(_not_running(current))
+        previous = draft.seen.previous
+        if previous is not None and not previous.running and previous.restart_policy != "no":
+            # A rollback was interrupted when it was about to start it.
+            draft.steps.append(Stop(names.previous, previous.stop_timeout, park=True))
         if current.status != "paused":  # a paused one still has its memory and its port
             draft.steps.append(WaitForMemory(wanted))
         draft.steps.append(Start(names.current, wanted["restart_policy"]))
@@ -232,9 +236,9 @@ def _there(draft: _Draft, wanted: Mapping[str, Any], start: bool) -> Plan:
 def _swap(draft: _Draft, current: Container, wanted: Mapping[str, Any], served: bool, start: bool) -> None:
     names = draft.names
     draft.steps.append(Create(names.next))
-    if served:
-        # Also when it is stopped already: the one who stopped it was interrupted.
-        draft.steps.append(_stop_to_replace(current, names.current, wanted["stop_timeout"], revive=True))
+    if current.was_started:
+        # Also when it does not run: it may be parked no more than half, by somebody who was interrupted.
+        draft.steps.append(_stop_to_replace(current, names.current, wanted["stop_timeout"], revive=served))
     if start:
         draft.steps += [WaitForMemory(wanted), Start(names.next, wanted["restart_policy"])]
     if not current.was_started:

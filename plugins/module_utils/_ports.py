@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import socket
+from collections.abc import Iterator
 
 
 class PortTaken(Exception):
@@ -40,16 +42,20 @@ def check_free(bind: str, port: int) -> None:
 
 def holder(port: int) -> str:
     """The process that listens on a port, as C(name (pid 123)); of another user's only root sees it."""
-    inodes = _listening_inodes(port)
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-            if any(link == f"socket:[{inode}]" for link in links for inode in inodes):
-                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                    return f"{file.read().strip()} (pid {pid})"
-        except OSError:
-            continue  # it has ended meanwhile, or is somebody else's
+        if any(link in sockets for link in _open_files(pid)):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                return f"{file.read().strip()} (pid {pid})"
     return "another process"
+
+
+def _open_files(pid: str) -> Iterator[str]:
+    """What a process has open, as links; nothing of one that has ended or is somebody else's."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
 
 
 def _listening_inodes(port: int) -> set[str]:
