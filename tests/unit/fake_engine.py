@@ -1,0 +1,163 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A Docker engine in memory: unique names, ports that collide at start, starts that fail, and a run that is killed at any step."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ansible_collections.dgx.spark.plugins.module_utils._container_engine import (
+    Container,
+    Creation,
+    Ended,
+    EngineError,
+    LocalImage,
+    Published,
+)
+
+
+class Killed(BaseException):
+    """The module's process was killed."""
+
+
+@dataclass
+class FakeEngine:
+    """C(images) by name and by id; C(contents) is what a look into an image finds, by id."""
+
+    images: dict[str, LocalImage] = field(default_factory=dict)
+    contents: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
+    creations: dict[str, Creation] = field(default_factory=dict)  # by container id
+    ports: dict[str, tuple[str, int]] = field(default_factory=dict)  # by container id
+    refuse_start: Callable[[Container, Creation | None], str | None] = lambda container, creation: None
+    refuse_create: str | None = None
+    kill_at: int | None = None
+    deeds: list[str] = field(default_factory=list)
+    looks: int = 0
+    _ids: itertools.count[int] = field(default_factory=itertools.count)
+
+    # What the test says about the world
+
+    def add_image(self, name: str, vllm: str | None, digest: str | None = None) -> str:
+        image_id = f"sha256:{len(self.contents):064x}"
+        image = LocalImage(image_id, (digest,) if digest else (), "arm64")
+        self.images |= {name: image, image_id: image}
+        if digest:
+            self.images[f"{name.partition(':')[0]}@{digest}"] = image
+        path = "/usr/local/lib/python3.12/dist-packages/vllm" if vllm else None
+        self.contents[image_id] = {"vllm_version": vllm, "vllm_path": path, "python": "3.12.11"}
+        return image_id
+
+    def add_container(self, name: str, status: str = "running", port: int | None = None, restart_policy: str = "no") -> Container:
+        """One that somebody else made."""
+        made = Container(
+            name, f"c{next(self._ids)}", "sha256:foreign", status, started_at="2026-04-05T10:00:00Z", restart_policy=restart_policy
+        )
+        self.containers[name] = made
+        if port:
+            self.ports[made.id] = ("0.0.0.0", port)
+        return made
+
+    def crash(self, name: str, code: int = 1) -> None:
+        self.containers[name] = replace(self.containers[name], status="exited", exit_code=code)
+
+    def reboot(self) -> None:
+        """Containers end, and all that have a restart policy come back, as with the policy always: the worst that Docker can do."""
+        for name, container in self.containers.items():
+            if container.running:
+                self.containers[name] = replace(container, status="exited", exit_code=255)
+        for name, container in self.containers.items():
+            port = self.ports.get(container.id)
+            if container.restart_policy != "no" and not any(port and held.port == port[1] for held in self.published()):
+                self.containers[name] = replace(container, status="running", started_at="2026-11-24T00:00:00Z")
+
+    def states(self) -> dict[str, str]:
+        return {name: container.status for name, container in sorted(self.containers.items())}
+
+    # The protocol
+
+    def image(self, reference: str) -> LocalImage | None:
+        return self.images.get(reference)
+
+    def container(self, name: str) -> Container | None:
+        return self.containers.get(name)
+
+    def published(self) -> list[Published]:
+        return [
+            Published(name, *self.ports[container.id])
+            for name, container in self.containers.items()
+            if container.running and container.id in self.ports
+        ]
+
+    def create(self, name: str, creation: Creation) -> None:
+        self._deed(f"create {name}")
+        if self.refuse_create:
+            raise EngineError(f"Docker refused to create {name}: {self.refuse_create}")
+        self._is_free(name)
+        image = self.images[creation.image]
+        made = Container(name, f"c{next(self._ids)}", image.id, "created", labels=dict(creation.labels), stop_timeout=creation.stop_timeout)
+        self.containers[name] = made
+        self.creations[made.id] = creation
+        self.ports[made.id] = (creation.bind, creation.port)
+
+    def start(self, name: str, restart_policy: str) -> None:
+        self.set_restart_policy(name, restart_policy)
+        self._deed(f"start {name}")
+        container = self._there(name)
+        if container.running:
+            return
+        why = self.refuse_start(container, self.creations.get(container.id))
+        port = self.ports.get(container.id)
+        if port and any(held.port == port[1] for held in self.published()):
+            why = f"Bind for 0.0.0.0:{port[1]} failed: port is already allocated"
+        if why:
+            raise EngineError(f"Docker refused to start {name}: {why}")
+        self.containers[name] = replace(container, status="running", started_at=f"2026-11-23T00:00:{len(self.deeds):02}Z", exit_code=0)
+
+    def stop(self, name: str, timeout: int) -> None:
+        self._deed(f"stop {name} {timeout}")
+        container = self._there(name)
+        if container.running:
+            self.containers[name] = replace(container, status="exited", exit_code=0)
+
+    def set_restart_policy(self, name: str, restart_policy: str) -> None:
+        self._deed(f"restart {restart_policy} {name}")
+        self.containers[name] = replace(self._there(name), restart_policy=restart_policy)
+
+    def rename(self, name: str, new_name: str) -> None:
+        self._deed(f"rename {name} {new_name}")
+        self._is_free(new_name)
+        container = self._there(name)
+        del self.containers[name]
+        self.containers[new_name] = replace(container, name=new_name)
+
+    def remove(self, name: str) -> None:
+        self._deed(f"remove {name}")
+        container = self.containers.get(name)
+        if container is None:
+            return
+        if container.running:
+            raise EngineError(f"Docker refused to remove {name}: You cannot remove a running container")
+        del self.containers[name]
+
+    def run(self, image_id: str, argv: Sequence[str], timeout: int) -> Ended:
+        self.looks += 1
+        assert argv[:2] == ["python3", "-c"]
+        return Ended(0, "a warning\nLOOK " + json.dumps(self.contents[image_id]) + "\n")
+
+    def _deed(self, deed: str) -> None:
+        if self.kill_at is not None and len(self.deeds) >= self.kill_at:
+            raise Killed
+        self.deeds.append(deed)
+
+    def _there(self, name: str) -> Container:
+        if name not in self.containers:
+            raise EngineError(f"No such container: {name}")
+        return self.containers[name]
+
+    def _is_free(self, name: str) -> None:
+        if name in self.containers:
+            raise EngineError(f'Conflict. The container name "/{name}" is already in use')
