@@ -469,8 +469,9 @@ class _Handler(BaseHTTPRequestHandler):
         stalls = file.path in faults.stall and position <= faults.stall[file.path] < end
         stop = faults.stall[file.path] if stalls else stop
         for piece in _pieces(file.source, position, stop, faults.flip.get(file.path, -1), faults.rate):
-            self.wfile.write(piece)
+            # Counted before it is sent: who has the last byte finds it counted.
             self.record["bytes"] += len(piece)
+            self.wfile.write(piece)
         self.wfile.flush()
         if stalls:
             _until_gone(self.connection)
