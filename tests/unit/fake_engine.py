@@ -34,6 +34,7 @@ class FakeEngine:
     ports: dict[str, tuple[str, int]] = field(default_factory=dict)  # by container id
     refuse_start: Callable[[Container, Creation | None], str | None] = lambda container, creation: None
     refuse_create: str | None = None
+    refuse_rename: str | None = None
     kill_at: int | None = None
     deeds: list[str] = field(default_factory=list)
     looks: int = 0
@@ -129,6 +130,8 @@ class FakeEngine:
 
     def rename(self, name: str, new_name: str) -> None:
         self._deed(f"rename {name} {new_name}")
+        if self.refuse_rename:
+            raise EngineError(f"Docker refused to rename {name} to {new_name}: {self.refuse_rename}")
         self._is_free(new_name)
         container = self._there(name)
         del self.containers[name]

@@ -230,6 +230,19 @@ def test_a_container_that_starts_although_docker_gave_no_answer_is_stopped_for_t
     assert serving.engine.states() == {NAME: "running"}
 
 
+def test_an_error_after_the_start_leaves_the_new_one_serving(serving: SimulatedBox) -> None:
+    serving.engine.refuse_rename = "device busy"
+    result = serving.run(spec=serving.with_args(seed=1))
+    assert "Docker refused to rename" in result["msg"]
+    assert "Run again to go on where it stopped" in result["msg"]
+    assert serving.engine.states() == {NAME: "exited", NEXT: "running"}
+    serving.engine.refuse_rename = None
+    again = serving.run(spec=serving.with_args(seed=1))
+    assert (again["changed"], again["plan"]["action"]) == (True, "swap")
+    assert again["reasons"] == [f"a swap was interrupted after {NEXT} had started: it is finished"]
+    assert serving.engine.states() == {NAME: "running", PREVIOUS: "exited"}
+
+
 def test_when_going_back_fails_too_both_are_said(serving: SimulatedBox) -> None:
     serving.engine.refuse_start = lambda container, creation: "driver not loaded"
     result = serving.run(spec=serving.with_args(seed=1))
@@ -322,6 +335,14 @@ def test_a_port_on_another_address_is_not_taken(serving: SimulatedBox) -> None:
 
 
 def test_the_port_that_the_old_one_holds_is_free_for_the_new_one(serving: SimulatedBox) -> None:
+    serving.held_ports[8002] = "docker-proxy (pid 9)"
+    assert serving.run(spec=serving.with_args(seed=1))["container"]["state"] == "running"
+
+
+def test_one_that_crashes_again_and_again_may_hold_the_port_now_and_then(serving: SimulatedBox) -> None:
+    crashing = serving.engine.containers[NAME]
+    serving.engine.containers[NAME] = replace(crashing, status="restarting")
+    del serving.engine.ports[crashing.id]
     serving.held_ports[8002] = "docker-proxy (pid 9)"
     assert serving.run(spec=serving.with_args(seed=1))["container"]["state"] == "running"
 
