@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: it may change at any time.
+"""What a box is, read from the outputs of its own tools. Pure parsers: nothing here runs or opens anything."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+GPU_QUERY = ("name", "compute_cap", "driver_version", "memory.total", "uuid")
+TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
+SPEC_DIGEST, RECIPE, VLLM_VERSION = "dgx.spark.spec_digest", "dgx.spark.recipe", "dgx.spark.vllm_version"
+_LISTEN = "0A"
+
+
+def memory(meminfo: str) -> dict[str, float]:
+    """C(total_gib) and C(available_gib) from /proc/meminfo. On a GB10 nvidia-smi shows no memory: it is the box's own."""
+    kib = dict(re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE))
+    return {f"{key}_gib": round(int(kib.get(name, 0)) / 1024**2, 2) for key, name in (("total", "MemTotal"), ("available", "MemAvailable"))}
+
+
+def gpus(output: str) -> list[dict[str, Any]]:
+    """The GPUs from C(nvidia-smi --query-gpu=… --format=csv,noheader) with GPU_QUERY; what it shows as [N/A] is null."""
+    found = []
+    for row in csv.reader(io.StringIO(output), skipinitialspace=True):
+        if len(row) != len(GPU_QUERY):
+            continue
+        name, capability, driver, total, uuid = (None if _is_absent(cell) else cell.strip() for cell in row)
+        found.append(
+            {
+                "name": name,
+                "compute_capability": capability,
+                "driver_version": driver,
+                "memory_mib": int(total.split()[0]) if total else None,
+                "uuid": uuid,
+            }
+        )
+    return found
+
+
+def _is_absent(cell: str) -> bool:
+    return cell.strip().strip("[]").lower() in ("n/a", "not supported", "unknown error", "")
+
+
+def operating_system(os_release: str, dgx_release: str) -> dict[str, str | None]:
+    """C(id), C(version_id) and C(pretty_name) of os-release, and the version of DGX OS, null when it is none."""
+    values = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', os_release, re.MULTILINE))
+    dgx = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', dgx_release, re.MULTILINE))
+    return {
+        "id": values.get("ID"),
+        "version_id": values.get("VERSION_ID"),
+        "pretty_name": values.get("PRETTY_NAME"),
+        # An upgrade in place is written below the version that the box was delivered with.
+        "dgx_os": dgx.get("DGX_OTA_VERSION") or dgx.get("DGX_SWBUILD_VERSION"),
+    }
+
+
+def docker_info(output: str) -> dict[str, Any]:
+    """The facts of C(docker info --format '{{json .}}'); an engine that does not answer is C(running) false, with its error."""
+    try:
+        info: Mapping[str, Any] = json.loads(output)
+    except ValueError:
+        return docker_down("its answer is no JSON")
+    errors = info.get("ServerErrors")
+    if errors:
+        return docker_down("; ".join(errors))
+    return {
+        "running": True,
+        "error": None,
+        "version": info.get("ServerVersion"),
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "default_runtime": info.get("DefaultRuntime"),
+        "root_dir": info.get("DockerRootDir"),
+        "cgroup_driver": info.get("CgroupDriver"),
+    }
+
+
+def docker_down(error: str) -> dict[str, Any]:
+    """The facts of an engine that does not answer."""
+    absent = dict.fromkeys(("version", "default_runtime", "root_dir", "cgroup_driver"))
+    return {"running": False, "error": error.strip(), "runtimes": [], **absent}
+
+
+def containers(inspected: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Our containers from C(docker inspect): those with our label, and the one called C(name) whoever made it."""
+    found = []
+    for container in inspected:
+        labels = container["Config"].get("Labels") or {}
+        own_name = container["Name"].lstrip("/")
+        if SPEC_DIGEST not in labels and own_name != name:
+            continue
+        found.append(
+            {
+                "name": own_name,
+                "id": container["Id"],
+                "image": container["Config"]["Image"],
+                "image_id": container["Image"],
+                "state": container["State"]["Status"],
+                "started_at": container["State"]["StartedAt"],
+                "restart_count": container["RestartCount"],
+                "exit_code": container["State"]["ExitCode"],
+                "spec_digest": labels.get(SPEC_DIGEST),
+                "recipe": labels.get(RECIPE),
+                "vllm_version": labels.get(VLLM_VERSION),
+            }
+        )
+    return sorted(found, key=lambda entry: entry["name"])
+
+
+def publisher(inspected: Sequence[Mapping[str, Any]], port: int) -> str | None:
+    """The name of the running container that publishes C(port) of the box, null when none does."""
+    for container in inspected:
+        for bindings in (container["NetworkSettings"].get("Ports") or {}).values():
+            if any(int(binding["HostPort"]) == port for binding in bindings or []):
+                return str(container["Name"]).lstrip("/")
+    return None
+
+
+def listening(table: str) -> dict[int, str]:
+    """Port → socket inode of every listening socket in a /proc/net/tcp or tcp6 table."""
+    found = {}
+    for line in table.splitlines()[1:]:
+        cells = line.split()
+        if len(cells) > 9 and cells[3] == _LISTEN:
+            found[int(cells[1].rsplit(":", 1)[1], 16)] = cells[9]
+    return found
+
+
+def packages(output: str) -> dict[str, str]:
+    """Package → version of what is installed, from C(dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\\n')."""
+    rows = (line.split() for line in output.splitlines())
+    return {row[1]: row[2] for row in rows if len(row) == 3 and row[0] == "installed"}
