@@ -93,6 +93,9 @@ class ContainerSpec:
             raise SpecError(f"model_path ({spec.model_path}) and model_mount ({spec.model_mount}) must be absolute paths")
         for patch in spec.patches:
             _check_patch(patch)
+        modules = [patch.module for patch in spec.patches]
+        if twice := {module for module in modules if modules.count(module) > 1}:
+            raise SpecError(f"two patches replace the module {', '.join(sorted(twice))}: keep one")
         return spec
 
 

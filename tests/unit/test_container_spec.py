@@ -143,6 +143,12 @@ def test_a_patch_that_leads_elsewhere_is_refused(file: str, module: str, words: 
         ContainerSpec.from_params(params(patches=[{"file": file, "module": module, "vllm_versions": "", "sha256": None}]))
 
 
+def test_one_module_is_patched_once() -> None:
+    patches = params()["patches"]
+    with pytest.raises(SpecError, match="two patches replace the module vllm.model_executor.models.gemma4"):
+        ContainerSpec.from_params(params() | {"patches": patches * 2})
+
+
 def test_a_complete_snapshot_says_what_it_is(tmp_path: Path) -> None:
     assert read_snapshot(str(lay_model(tmp_path))) == Snapshot("bg-digitalservices/Gemma", "c0ffee")
 
