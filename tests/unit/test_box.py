@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.dgx.spark.plugins.module_utils import _box
+
+
+def test_memory_is_in_gib() -> None:
+    meminfo = "MemTotal:       127598592 kB\nMemFree:         100 kB\nMemAvailable:   122683392 kB\n"
+    assert _box.memory(meminfo) == {"total_gib": 121.69, "available_gib": 117.0}
+
+
+@pytest.mark.parametrize("absent", ["[N/A]", "N/A", "[Not Supported]", ""])
+def test_a_gb10_shows_no_memory_of_its_own(absent: str) -> None:
+    (gpu,) = _box.gpus(f"NVIDIA GB10, 12.1, 580.142, {absent}, GPU-1\n")
+    assert gpu == {"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.142", "memory_mib": None, "uuid": "GPU-1"}
+
+
+def test_another_gpu_shows_its_memory() -> None:
+    assert _box.gpus("NVIDIA RTX 6000, 8.9, 580.1, 49140 MiB, GPU-2")[0]["memory_mib"] == 49140
+
+
+def test_an_error_of_nvidia_smi_is_no_gpu() -> None:
+    assert _box.gpus("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n") == []
+
+
+def test_dgx_os_is_told_from_ubuntu() -> None:
+    ubuntu = 'PRETTY_NAME="Ubuntu 24.04.3 LTS"\nVERSION_ID="24.04"\nID=ubuntu\n'
+    dgx = 'DGX_NAME="DGX Spark"\nDGX_SWBUILD_VERSION="7.2.3"\nDGX_OTA_VERSION="7.3.1"\n'
+    expected = {"id": "ubuntu", "version_id": "24.04", "pretty_name": "Ubuntu 24.04.3 LTS"}
+    assert _box.operating_system(ubuntu, dgx) == {**expected, "dgx_os": "7.3.1"}
+    assert _box.operating_system(ubuntu, "") == {**expected, "dgx_os": None}
+
+
+def test_docker_that_runs() -> None:
+    info = {"ServerVersion": "28.2.2", "Runtimes": {"runc": {}, "nvidia": {}}, "DefaultRuntime": "runc", "DockerRootDir": "/var/lib/docker"}
+    found = _box.docker_info(json.dumps(info))
+    assert found["running"]
+    assert found["runtimes"] == ["nvidia", "runc"]
+
+
+def test_docker_that_does_not_run_is_a_fact() -> None:
+    # A new client prints its own facts and the server's errors, and ends with 0.
+    found = _box.docker_info(json.dumps({"ServerErrors": ["Cannot connect to the Docker daemon"]}))
+    assert (found["running"], found["error"]) == (False, "Cannot connect to the Docker daemon")
+    assert _box.docker_info("hello")["running"] is False
+
+
+def container(name: str, labels: dict[str, str] | None = None, ports: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "Name": f"/{name}",
+        "Id": f"id-{name}",
+        "Image": "sha256:1",
+        "RestartCount": 0,
+        "Config": {"Image": "vllm:x", "Labels": labels},
+        "State": {"Status": "running", "StartedAt": "2026-11-23T10:00:00Z", "ExitCode": 0},
+        "NetworkSettings": {"Ports": ports},
+    }
+
+
+def test_ours_are_those_with_our_label_and_the_one_that_is_asked_for() -> None:
+    labels = {"dgx.spark.spec_digest": "d1", "dgx.spark.recipe": "r"}
+    inspected = [container("web"), container("gemma4-nvfp4-previous", labels), container("gemma4-nvfp4")]
+    found = _box.containers(inspected, "gemma4-nvfp4")
+    assert [(c["name"], c["spec_digest"], c["recipe"]) for c in found] == [
+        ("gemma4-nvfp4", None, None),
+        ("gemma4-nvfp4-previous", "d1", "r"),
+    ]
+
+
+def test_the_publisher_of_a_port_is_found() -> None:
+    inspected = [
+        container("off", ports=None),
+        container("web", ports={"80/tcp": None, "8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8002"}]}),
+    ]
+    assert _box.publisher(inspected, 8002) == "web"
+    assert _box.publisher(inspected, 8003) is None
+
+
+def test_only_listening_sockets_count() -> None:
+    table = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1F42 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0
+   1: 0100007F:1F43 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 100 0 0 10 0
+"""
+    assert _box.listening(table) == {8002: "4711"}
+
+
+def test_only_installed_packages_count() -> None:
+    output = "installed nvidia-container-toolkit 1.19.0-1\nconfig-files libnvidia-container1 1.18.1-1\nnot-installed libnvidia-tools \n"
+    assert _box.packages(output) == {"nvidia-container-toolkit": "1.19.0-1"}
