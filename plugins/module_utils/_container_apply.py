@@ -107,7 +107,8 @@ def _carry_out(step: Step, box: Box, creation: Creation | None) -> None:
     engine = box.engine
     match step:
         case Create(name):
-            assert creation is not None, "a plan that creates needs something to create"
+            if creation is None:
+                raise EngineError(f"nothing says what {name} is: give it a spec")
             engine.create(name, creation)
         case Stop(name, timeout, _, park):
             engine.stop(name, timeout)

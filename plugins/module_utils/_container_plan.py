@@ -71,13 +71,17 @@ class Seen:
     rolled_back: Container | None = None
 
 
+class Step:
+    """One thing that is done to the engine or waited for."""
+
+
 @dataclass(frozen=True)
-class Create:
+class Create(Step):
     name: str
 
 
 @dataclass(frozen=True)
-class Stop:
+class Stop(Step):
     """C(revive): should a later step fail, start it again. C(park): it must not come back when the box boots."""
 
     name: str
@@ -87,30 +91,27 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class WaitForMemory:
+class WaitForMemory(Step):
     """Until what a container of this resolved spec reserves is available; None is one that is not ours, its needs are not known."""
 
     spec: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
-class Start:
+class Start(Step):
     name: str
     restart_policy: str
 
 
 @dataclass(frozen=True)
-class Rename:
+class Rename(Step):
     name: str
     new_name: str
 
 
 @dataclass(frozen=True)
-class Remove:
+class Remove(Step):
     name: str
-
-
-Step = Create | Stop | WaitForMemory | Start | Rename | Remove
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ def make_plan(state: str, name: str, seen: Seen, wanted: Mapping[str, Any] | Non
         return _stopped(draft)
     if state == "rolled_back":
         return _rolled_back(draft)
-    assert wanted is not None, "started and present need a spec"
+    if wanted is None:
+        raise PlanError(f"state {state} needs a spec: say what {name} is")
     return _there(draft, wanted, start=state == "started")
 
 

@@ -79,8 +79,8 @@ class ImageInfo:
 
 def split_digest(reference: str) -> tuple[str, str | None]:
     """C(name:tag@sha256:…) as (C(name:tag), C(sha256:…)); without a digest the second is None."""
-    name, _, digest = reference.partition("@")
-    return name, digest or None
+    name, at, digest = reference.partition("@")
+    return name, digest if at else None
 
 
 def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[LocalImage, str]:

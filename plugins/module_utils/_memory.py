@@ -35,8 +35,8 @@ def parse_meminfo(text: str) -> Memory:
     """Read the text of /proc/meminfo, which counts in KiB."""
     kib = {}
     for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name in ("MemTotal", "MemAvailable"):
+        name, colon, value = line.partition(":")
+        if colon and name in ("MemTotal", "MemAvailable"):
             kib[name] = int(value.split()[0])
     return Memory(total=kib["MemTotal"] / _GIB, available=kib["MemAvailable"] / _GIB)
 

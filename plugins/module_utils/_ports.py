@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import socket
 from collections.abc import Iterator
+
+from ansible_collections.dgx.spark.plugins.module_utils._box import listening
 
 
 class PortTaken(Exception):
@@ -59,12 +60,9 @@ def _open_files(pid: str) -> Iterator[str]:
 
 
 def _listening_inodes(port: int) -> set[str]:
-    wanted = re.compile(rf":{port:04X} [0-9A-F:]+ 0A ")
-    inodes = set()
+    found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(table, encoding="ascii") as file:
-                inodes |= {line.split()[9] for line in file if wanted.search(line)}
-        except FileNotFoundError:
-            continue  # no IPv6
-    return inodes
+        with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:  # a box may have no IPv6
+            if inode := listening(file.read()).get(port):
+                found.add(inode)
+    return found
