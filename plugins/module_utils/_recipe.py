@@ -174,7 +174,9 @@ def _check_args(args: Any) -> list[str]:
 
 
 def load(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
-    """A recipe, checked, with every default filled in and C(model.path) added (where its weights lie on a box).
+    """A recipe, checked, with every default filled in and C(model.path) added: where its weights lie on a box.
+
+    Each revision has its own directory, so a container that is kept to go back to still finds its weights.
 
     Raises RecipeError with all problems at once.
     """
@@ -184,7 +186,7 @@ def load(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
     if problems:
         name = raw.get("name") or "recipe"
         raise RecipeError(f"{name}: " + "; ".join(problems))
-    recipe["model"]["path"] = f"{models_root.rstrip('/')}/{recipe['name']}"
+    recipe["model"]["path"] = "/".join([models_root.rstrip("/"), recipe["name"], recipe["model"]["revision"]])
     return recipe
 
 

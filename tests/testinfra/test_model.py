@@ -8,7 +8,7 @@ import json
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://spark-sim-3"]
-MODEL = "/srv/models/gemma4-26b-a4b-nvfp4"
+MODEL = "/srv/models/gemma4-26b-a4b-nvfp4/main"
 
 
 def test_the_snapshot_is_complete_and_verified(host: Host) -> None:

@@ -22,7 +22,7 @@ def article() -> dict[str, Any]:
 def test_every_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
     recipe = load(yaml.safe_load(path.read_text()), "/srv/models")
     assert recipe["name"] == path.stem
-    assert recipe["model"]["path"] == f"/srv/models/{path.stem}"
+    assert recipe["model"]["path"] == f"/srv/models/{path.stem}/main"
 
 
 def test_the_default_recipe_is_the_article() -> None:
