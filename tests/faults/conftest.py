@@ -1,120 +1,13 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated box that serves the scripted vLLM, and the playbook that is run against it with something broken."""
-
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-BOX = "spark-sim-1"
-NAME = "gemma4-nvfp4"
-# The article's workload takes two minutes; faults need only enough tokens to tell slow from fast.
-QUICK: dict[str, Any] = {
-    "proof_throughput": {
-        "warmup": 0,
-        "ignore_eos": True,
-        "sequential": {"runs": 1, "tokens": 40},
-        "parallel": {"requests": 3, "tokens": 20},
-        "thresholds": {"decode_tok_s_min": 46.8},
-    },
-    "proof_startup_timeout": 60,
-    "vllm_stop_timeout": 5,
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run of a playbook ended with."""
-
-    rc: int
-    output: str
-
-    def says(self, *texts: str) -> None:
-        """The output has each text; white space and line breaks of the terminal do not matter."""
-        flat = " ".join(self.output.split())
-        for text in texts:
-            assert text in flat, f"{text!r} is not in the output:\n{self.output[-6000:]}"
-
-
-class Box:
-    """The box under test, seen from outside."""
-
-    def __init__(self) -> None:
-        found = subprocess.run(
-            ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", BOX],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        self.address = found.stdout.strip()
-
-    def play(self, playbook: str = "gemma4", inventory: str = "inventories/sim", **variables: Any) -> Run:
-        values = {**QUICK, **variables}
-        command = [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            f"playbooks/{playbook}.yml",
-            "-i",
-            inventory,
-            "-e",
-            json.dumps(values),
-        ]
-        environment = os.environ | {
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_NOCOLOR": "1",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False
-        )
-        return Run(done.returncode, done.stdout)
-
-    def sh(self, command: str) -> str:
-        """Run a command in the box as root."""
-        return subprocess.run(["docker", "exec", BOX, "sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
-
-    def container(self, name: str = NAME) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.sh(f"docker inspect {name}"))[0]
-        return found
-
-    def answer(self) -> str:
-        """What the endpoint says is the capital of France."""
-        body = {"model": "gemma-4-26b", "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
-        request = urllib.request.Request(
-            f"http://{self.address}:8002/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=20) as response:
-            content: str = json.load(response)["choices"][0]["message"]["content"]
-        return content
-
-
-@dataclass(frozen=True)
-class Served:
-    """What served before the fault."""
-
-    box: Box
-    id: str
-    started_at: str
-
-    def still_serves(self) -> None:
-        """The same container answers, and was not even restarted."""
-        assert self.box.container()["State"]["StartedAt"] == self.started_at
-        self.serves_again()
-
-    def serves_again(self) -> None:
-        """The same container answers; it may have been stopped in between."""
-        assert self.box.container()["Id"] == self.id
-        assert "Paris" in self.box.answer()
+from faults.box import ROOT, Box, Served
 
 
 @pytest.fixture(scope="session")

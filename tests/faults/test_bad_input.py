@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from conftest import ROOT, Served
+from faults.box import ROOT, Served
 
 ARTICLE = ROOT / "roles/recipe/vars/gemma4-26b-a4b-nvfp4.yml"
 

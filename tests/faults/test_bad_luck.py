@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Served
+from faults.box import ROOT, Served
 
 HUB = "http://172.30.99.3:8080"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import NAME, ROOT, Served
+from faults.box import NAME, ROOT, Served
 
 RESTORED = "What served before was restored and answers again."
 
