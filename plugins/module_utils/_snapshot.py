@@ -1,0 +1,310 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: it may change at any time.
+"""What a directory has of a snapshot, and what follows: the marker of a complete one, and the plan that completes it.
+
+A marker is written last, so a directory with a marker whose files have its sizes and times is complete without reading a byte of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.dgx.spark.plugins.module_utils._manifest import (
+    MARKER,
+    PARTIAL,
+    Manifest,
+    RepoFile,
+    SnapshotError,
+    check_path,
+    make_file,
+)
+
+SCHEMA = 1
+HASHERS = 4  # files that are read at the same time
+
+
+@dataclass(frozen=True)
+class Present:
+    """A file that is there and right: its state on the disk when that was seen, and its sha256 (None: never read here)."""
+
+    size: int
+    mtime_ns: int
+    sha256: str | None
+
+    def still(self, seen: os.stat_result) -> bool:
+        """Is this the same state?"""
+        return (self.size, self.mtime_ns) == (seen.st_size, seen.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What the last complete run left in a directory."""
+
+    repo: str
+    revision: str
+    commit: str
+    files: Mapping[str, RepoFile]
+    present: Mapping[str, Present]
+
+    def manifest(self, revision: str) -> Manifest:
+        """What was complete then, under the name that is asked now."""
+        return Manifest(self.repo, revision, self.commit, tuple(self.files.values()))
+
+
+def read_marker(dest: str) -> Marker | None:
+    """The marker of a directory; None when there is none or it cannot be understood, which is the same to a plan."""
+    try:
+        with open(os.path.join(dest, MARKER), encoding="utf-8") as stream:
+            document = json.load(stream)
+        entries = [(make_file(e["path"], e["size"], e["sha256"], e["git_sha1"]), int(e["mtime_ns"])) for e in document["files"]]
+        files = {file.path: file for file, _ in entries}
+        present = {file.path: Present(file.size, mtime_ns, file.sha256) for file, mtime_ns in entries}
+        return Marker(document["repo"], document["revision"], document["commit"], files, present)
+    except (OSError, ValueError, KeyError, TypeError, SnapshotError):
+        return None
+
+
+def marker_text(manifest: Manifest, present: Mapping[str, Present]) -> str:
+    """The marker of a directory in which every file of the manifest is present."""
+    files = []
+    for file in manifest.files:
+        here = present[file.path]
+        sha256 = file.sha256 or here.sha256
+        files.append({"path": file.path, "size": file.size, "sha256": sha256, "git_sha1": file.git_sha1, "mtime_ns": here.mtime_ns})
+    head = {"schema": SCHEMA, "repo": manifest.repo, "revision": manifest.revision, "commit": manifest.commit}
+    return json.dumps({**head, "files": files}, indent=1, ensure_ascii=False) + "\n"
+
+
+def problem(dest: str, marker: Marker | None) -> str | None:
+    """Why a directory is not a complete snapshot, by sizes and times alone; None when it is one."""
+    if marker is None:
+        return f"there is no readable {MARKER}: a download was never completed here"
+    for path, present in marker.present.items():
+        seen = _stat(os.path.join(dest, path))
+        if seen is None:
+            return f"{path} is missing"
+        if seen.st_size != present.size:
+            return f"{path} is {seen.st_size} bytes long instead of {present.size}"
+        if seen.st_mtime_ns != present.mtime_ns:
+            return f"{path} was changed after it had been verified"
+    return None
+
+
+def _stat(path: str) -> os.stat_result | None:
+    """The state of a regular file, or None."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen if stat.S_ISREG(seen.st_mode) else None
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Both hashes of a file's content."""
+
+    sha256: str
+    git_sha1: str
+
+    def match(self, file: RepoFile) -> bool:
+        return file.digest in (self.sha256, self.git_sha1) and file.sha256 in (None, self.sha256)
+
+
+def digests(path: str, git: bool = True) -> Digests:
+    """Read a file once; without C(git) its sha1 is left empty, as a large file has none. Raises OSError."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        sha1 = hashlib.sha1(b"blob %d\0" % os.fstat(stream.fileno()).st_size, usedforsecurity=False) if git else None
+        buffer = bytearray(1024 * 1024)
+        while count := stream.readinto(buffer):
+            sha256.update(memoryview(buffer)[:count])
+            if sha1:
+                sha1.update(memoryview(buffer)[:count])
+    return Digests(sha256.hexdigest(), sha1.hexdigest() if sha1 else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes a directory the snapshot that a manifest describes."""
+
+    keep: Mapping[str, Present] = field(default_factory=dict)
+    fetch: tuple[RepoFile, ...] = ()
+    remove: tuple[str, ...] = ()  # files of an older snapshot
+    reasons: tuple[str, ...] = ()  # empty: there is nothing to do
+    have: int = 0  # bytes of `fetch` that an earlier run left
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.reasons)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what must be fetched, those of an earlier run included."""
+        return sum({file.digest: file.size for file in self.fetch}.values())
+
+    @property
+    def room(self) -> int:
+        """Bytes that the disk must have for it; a content with two names is fetched once and lies there twice."""
+        return sum(file.size for file in self.fetch) - self.have
+
+
+def make_plan(
+    dest: str, manifest: Manifest, marker: Marker | None, full: bool = False, verified: Mapping[str, Present] | None = None
+) -> Plan:
+    """Compare a directory with a manifest.
+
+    A file is kept when the marker, or C(verified) (what an earlier plan read), vouches for it and its size and time are those; otherwise,
+    and with C(full) in any case, it is read. Raises OSError when something there cannot be read.
+    """
+    keep: dict[str, Present] = {}
+    suspects: dict[str, tuple[RepoFile, Present]] = {}
+    reasons: dict[str, str] = {}
+    trusted = _vouched(manifest, marker, verified or {}, full)
+    for file in manifest.files:
+        seen = _stat(os.path.join(dest, file.path))
+        if seen is None:
+            reasons[file.path] = f"{file.path} is missing"
+        elif seen.st_size != file.size:
+            reasons[file.path] = f"{file.path} is {seen.st_size} bytes long instead of {file.size}"
+        elif (known := trusted.get(file.path)) and known.still(seen):
+            keep[file.path] = known
+        else:
+            suspects[file.path] = (file, Present(seen.st_size, seen.st_mtime_ns, None))
+    found = read_all({path: os.path.join(dest, path) for path in suspects}, manifest.files)
+    for path, (file, here) in suspects.items():
+        if found[path].match(file):
+            keep[path] = Present(here.size, here.mtime_ns, found[path].sha256)
+        else:
+            reasons[path] = f"{path} is not the file of {manifest.revision}: its sha256 is {found[path].sha256}"
+    fetch = tuple(file for file in manifest.files if file.path in reasons)
+    old = marker.files if marker else {}
+    remove = tuple(sorted(set(old) - {file.path for file in manifest.files}))
+    remove = tuple(path for path in remove if os.path.lexists(os.path.join(dest, path)))
+    # One line a file, then what the marker itself would say otherwise.
+    why = [reasons[file.path] for file in fetch] + [f"{path} is of an older revision" for path in remove]
+    why += _marker_reasons(manifest, marker, keep) if not fetch else []
+    have = sum(partial_bytes(dest, file) for file in {file.digest: file for file in fetch}.values())
+    return Plan(keep, fetch, remove, tuple(why), have)
+
+
+def _vouched(manifest: Manifest, marker: Marker | None, verified: Mapping[str, Present], full: bool) -> dict[str, Present]:
+    trusted = {}
+    for file in manifest.files:
+        old = marker.files.get(file.path) if marker and not full else None
+        if marker and old and old.digest == file.digest:
+            trusted[file.path] = marker.present[file.path]
+        if file.path in verified:
+            trusted[file.path] = verified[file.path]
+    return trusted
+
+
+def _marker_reasons(manifest: Manifest, marker: Marker | None, keep: Mapping[str, Present]) -> list[str]:
+    if marker is None:
+        return ["the files are right, but no marker says so yet"]
+    why = [
+        f"the {name} is {after}, it was {before}"
+        for name, before, after in (
+            ("repository", marker.repo, manifest.repo),
+            ("revision", marker.revision, manifest.revision),
+            ("commit", marker.commit, manifest.commit),
+        )
+        if before != after
+    ]
+    stale = sorted(path for path, here in keep.items() if path not in marker.present or marker.present[path].mtime_ns != here.mtime_ns)
+    return why + [f"{path} is right, but the marker says so of another state of it" for path in stale]
+
+
+def read_all(paths: Mapping[str, str], files: Iterable[RepoFile]) -> dict[str, Digests]:
+    """Hash files at the same time, each as its manifest needs it. Raises OSError."""
+    git = {file.path: file.git_sha1 is not None for file in files}
+    with ThreadPoolExecutor(HASHERS) as pool:
+        work = {name: pool.submit(digests, path, git[name]) for name, path in paths.items()}
+        return {name: future.result() for name, future in work.items()}
+
+
+def partial_path(dest: str, file: RepoFile) -> str:
+    """Where a file lies until it is verified: it is named by its content, so a part of another revision's file is never continued."""
+    return os.path.join(dest, PARTIAL, file.digest)
+
+
+def partial_bytes(dest: str, file: RepoFile) -> int:
+    """Bytes of a file that an earlier run left. aria2 writes at several places at once, so it is what the disk has, not the length."""
+    path = partial_path(dest, file)
+    seen = _stat(path)
+    if seen is None:
+        return 0
+    if _stat(path + ".aria2") is None:
+        # Without aria2's record nobody knows which parts are written, unless all are.
+        return file.size if seen.st_size == file.size else 0
+    return min(file.size, seen.st_blocks * 512)
+
+
+def reclaimable_bytes(dest: str, plan: Plan) -> int:
+    """Bytes of parts that no file of the plan can continue; a run removes them first."""
+    wanted = {file.digest for file in plan.fetch}
+    total = 0
+    try:
+        entries = list(os.scandir(os.path.join(dest, PARTIAL)))
+    except OSError:
+        return 0
+    for entry in entries:
+        if entry.name.split(".")[0] not in wanted and entry.is_file(follow_symlinks=False):
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def free_bytes(path: str) -> int:
+    """Bytes that are free where a path is, or will be."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: str) -> str:
+    """The nearest part of an absolute path that exists."""
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def check_room(dest: str, plan: Plan, free: Callable[[str], int] = free_bytes) -> None:
+    """Is there room for what must still be fetched? Raises SnapshotError, before a byte was."""
+    need = plan.room
+    room = free(dest) + reclaimable_bytes(dest, plan)
+    if plan.fetch and need > room:
+        raise SnapshotError(
+            f"{gb(need)} must still be fetched to {dest}, but only {gb(room)} are free on {existing(dest)}: make room there, or choose"
+            " another directory. Nothing was fetched"
+        )
+
+
+def gb(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def inside(dest: str, path: str) -> str:
+    """The absolute path of a repository's file. Raises SnapshotError when a link in the directory leads out of it."""
+    check_path(path)
+    root = os.path.realpath(dest)
+    target = os.path.join(root, path)
+    parent = os.path.realpath(os.path.dirname(target))
+    if os.path.commonpath([root, parent]) != root:
+        raise SnapshotError(f"{os.path.dirname(path)} in {dest} is a link to {parent}, outside of it: remove the link and run again")
+    return target
+
+
+def describe(repo: str, revision: str, commit: str, files: Iterable[RepoFile]) -> dict[str, Any]:
+    """One side of a diff."""
+    listing = {file.path: f"{file.size} bytes, {file.digest[:12]}" for file in files}
+    return {"repo": repo, "revision": revision, "commit": commit, "files": dict(sorted(listing.items()))}
