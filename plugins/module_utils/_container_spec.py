@@ -20,6 +20,7 @@ from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Creation
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageInfo
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
 from ansible_collections.dgx.spark.plugins.module_utils._versions import VersionError, satisfies
 
 SCHEMA = 1
@@ -28,7 +29,6 @@ SPEC_LABEL = "dgx.spark.spec"
 DIGEST_LABEL = "dgx.spark.spec_digest"
 VERSION_LABEL = "dgx.spark.vllm_version"
 RECIPE_LABEL = "dgx.spark.recipe"
-MARKER = ".dgx-spark-snapshot.json"
 API_KEY_VARIABLE = "VLLM_API_KEY"
 # What the module passes itself; a second one among the args would contradict it.
 RESERVED_ARGS = ("model", "served-model-name", "host", "port", "api-key")
@@ -86,7 +86,7 @@ class ContainerSpec:
         values = dict(params)
         values["patches"] = tuple(Patch(**patch) for patch in params["patches"] or [])
         values["args"] = _clean_args(params["args"] or {})
-        values["env"] = {str(key): _env_text(value) for key, value in (params["env"] or {}).items()}
+        values["env"] = {str(key): _env_text(value) for key, value in (params["env"] or {}).items() if value is not None}
         spec = cls(**values)
         size_bytes(spec.shm_size)
         if not (os.path.isabs(spec.model_path) and os.path.isabs(spec.model_mount)):
@@ -114,6 +114,9 @@ def _clean_args(args: Mapping[str, Any]) -> dict[str, Any]:
             raise SpecError(f"args.{name} is set by the module itself: use the spec's own key for it (the API key is the option api_key)")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
             raise SpecError(f"args.{name} is not the name of a flag: write it as vLLM does, without the leading dashes")
+    share = args.get("gpu-memory-utilization")
+    if share is not None and not re.fullmatch(r"0?\.\d+|1(\.0*)?", str(share)):
+        raise SpecError(f"args.gpu-memory-utilization is {share!r}: it is a share of the memory such as 0.85")
     return {name: value for name, value in args.items() if value is not None and value is not False and value != []}
 
 
@@ -162,33 +165,17 @@ def _text(value: Any) -> str:
 
 
 def read_snapshot(model_path: str) -> Snapshot:
-    """What the model's directory contains, when every file that its marker lists is there in its size.
+    """What the model's directory contains, when every file that its marker lists is there as it was verified.
 
     Raises NotStaged when it is missing or incomplete.
     """
-    remedy = "bring the model first (role model, or the module hf_snapshot)"
-    try:
-        with open(os.path.join(model_path, MARKER), encoding="utf-8") as file:
-            marker = json.load(file)
-        snapshot = Snapshot(repo=marker["repo"], commit=marker["commit"])
-        sizes = {entry["path"]: entry["size"] for entry in marker["files"]}
-    except FileNotFoundError as exc:
-        raise NotStaged(f"the model in {model_path} is missing or incomplete (no {MARKER}): {remedy}") from exc
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise NotStaged(f"the model's marker {model_path}/{MARKER} cannot be read ({exc!r}): {remedy}") from exc
-    for path, size in sizes.items():
-        have = _size_of(os.path.join(model_path, path))
-        if have != size:
-            found = "missing" if have is None else f"{have} bytes long instead of {size}"
-            raise NotStaged(f"the model in {model_path} is incomplete, {path} is {found}: {remedy}")
-    return snapshot
-
-
-def _size_of(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
+    marker = read_marker(model_path)
+    wrong = problem(model_path, marker)
+    if marker is None or wrong is not None:
+        raise NotStaged(
+            f"the model in {model_path} is missing or incomplete ({wrong}): bring it first (role model, or the module hf_snapshot)"
+        )
+    return Snapshot(marker.repo, marker.commit)
 
 
 def patch_sha256(patch: Patch, model_path: str) -> str:

@@ -24,16 +24,15 @@ IMAGE = "vllm/vllm-openai:gemma4-cu130"
 PATCH = b"# maps the scale keys\n"
 
 
-def lay_model(directory: Path, commit: str = "c0ffee") -> Path:
+def lay_model(directory: Path, commit: str = "c0ffee", patch: bytes = PATCH) -> Path:
     """A complete snapshot of the model, with its patch, as hf_snapshot leaves it."""
     directory.mkdir(parents=True, exist_ok=True)
-    files = {"config.json": b"{}", "gemma4_patched.py": PATCH}
-    for name, data in files.items():
+    listed = []
+    for name, data in {"config.json": b"{}", "gemma4_patched.py": patch}.items():
         (directory / name).write_bytes(data)
-    listed = [
-        {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "git_sha1": None, "mtime_ns": 0}
-        for name, data in files.items()
-    ]
+        mtime = (directory / name).stat().st_mtime_ns
+        sha256 = hashlib.sha256(data).hexdigest()
+        listed.append({"path": name, "size": len(data), "sha256": sha256, "git_sha1": None, "mtime_ns": mtime})
     marker = {"schema": 1, "repo": "bg-digitalservices/Gemma", "revision": "main", "commit": commit, "files": listed}
     (directory / ".dgx-spark-snapshot.json").write_text(json.dumps(marker))
     return directory
@@ -70,6 +69,7 @@ class SimulatedBox:
         self.model = lay_model(directory / "model")
         self.spec = article(self.model)
         self.memory = Memory(total=120.0, available=110.0)
+        self.evidence = directory / "evidence"
         self.held_ports: dict[int, str] = {}
         self.waited: list[float] = []
         self._capsys = capsys
@@ -93,7 +93,14 @@ class SimulatedBox:
     def run(self, state: str = "started", check: bool = False, spec: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         if state in ("started", "present"):
             options["spec"] = self.spec if spec is None else spec
-        return run_module(vllm_container.main, self._capsys, check=check, name=NAME, state=state, **options)
+        options |= {"name": NAME, "state": state, "evidence_dir": str(self.evidence)}
+        return run_module(vllm_container.main, self._capsys, check=check, **options)
+
+    def prove(self, name: str = NAME, verdict: str = "proven") -> None:
+        """Leave the evidence that the role proof leaves."""
+        self.evidence.mkdir(exist_ok=True)
+        document = {"container": {"id": self.engine.containers[name].id}, "verdict": verdict}
+        (self.evidence / f"{NAME}.json").write_text(json.dumps(document))
 
     def with_args(self, **args: Any) -> dict[str, Any]:
         """The spec with some args changed; underscores stand for dashes."""

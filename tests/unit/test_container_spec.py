@@ -104,6 +104,21 @@ def test_args_that_the_module_sets_itself_are_refused(name: str) -> None:
         ContainerSpec.from_params(params(args={name: "x"}))
 
 
+@pytest.mark.parametrize("share", ["most", 85, 0, -0.5, True])
+def test_a_share_of_the_memory_that_is_none_is_refused(share: Any) -> None:
+    with pytest.raises(SpecError, match="it is a share of the memory such as 0.85"):
+        ContainerSpec.from_params(params(args={"gpu-memory-utilization": share}))
+
+
+@pytest.mark.parametrize("share", [0.85, "0.9", 1, 1.0, None])
+def test_a_share_of_the_memory_may_be_text(share: Any) -> None:
+    ContainerSpec.from_params(params(args={"gpu-memory-utilization": share}))
+
+
+def test_an_environment_variable_can_be_left_out() -> None:
+    assert ContainerSpec.from_params(params(env={"A": None, "B": 1})).env == {"B": "1"}
+
+
 @pytest.mark.parametrize("name", ["--quantization", "two words", ""])
 def test_what_is_no_flags_name_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match="is not the name of a flag"):
@@ -154,21 +169,21 @@ def test_a_complete_snapshot_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_snapshot_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotStaged, match=r"is missing or incomplete \(no .dgx-spark-snapshot.json\)"):
+    with pytest.raises(NotStaged, match=r"is missing or incomplete \(there is no readable .dgx-spark-snapshot.json"):
         read_snapshot(str(tmp_path))
     lay_model(tmp_path)
     (tmp_path / "config.json").write_text("{} ")
     with pytest.raises(NotStaged, match="config.json is 3 bytes long instead of 2"):
         read_snapshot(str(tmp_path))
     (tmp_path / "config.json").unlink()
-    with pytest.raises(NotStaged, match=r"config.json is missing.*hf_snapshot"):
+    with pytest.raises(NotStaged, match=r"\(config.json is missing\).*hf_snapshot"):
         read_snapshot(str(tmp_path))
 
 
 @pytest.mark.parametrize("marker", ["", "[]", "{}", '{"repo": "x", "commit": "y", "files": [1]}'])
 def test_a_marker_that_cannot_be_read_is_refused(tmp_path: Path, marker: str) -> None:
     (tmp_path / ".dgx-spark-snapshot.json").write_text(marker)
-    with pytest.raises(NotStaged, match="marker .* cannot be read"):
+    with pytest.raises(NotStaged, match="is missing or incomplete"):
         read_snapshot(str(tmp_path))
 
 
