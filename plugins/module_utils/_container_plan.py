@@ -8,6 +8,8 @@ for a look) and NAME-next (being swapped in). A swap is
 
     create NAME-next · stop NAME · wait for memory · START NAME-next · remove NAME-previous · NAME → NAME-previous · NAME-next → NAME
 
+(or, when NAME-previous is the better way back, see Seen.keeps_previous: … · remove NAME · NAME-next → NAME)
+
 and a rollback
 
     stop NAME · wait for memory · START NAME-previous · remove NAME-rolled-back · NAME → NAME-rolled-back · NAME-previous → NAME
@@ -63,12 +65,23 @@ class Names:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is there under the four names."""
+    """What is there under the four names. C(proven) is the id of the container that the evidence on the box proves."""
 
     current: Container | None = None
     previous: Container | None = None
     next: Container | None = None
     rolled_back: Container | None = None
+    proven: str | None = None
+
+    @property
+    def keeps_previous(self) -> bool:
+        """When another one takes NAME's place: does NAME-previous stay the way back, because NAME is none?
+
+        So it is when NAME never ran; and when NAME-previous was proven and NAME was not, because somebody gave up before the proof.
+        """
+        if self.current is None or not self.current.was_started:
+            return True
+        return self.previous is not None and self.previous.id == self.proven != self.current.id
 
 
 class Step:
@@ -142,13 +155,8 @@ class _Draft:
         names, seen = self.names, self.seen
         serves = seen.current is not None and seen.current.running
         if seen.next is not None and not serves and (seen.next.running or (seen.current is None and seen.next.was_started)):
-            if seen.current is not None:
-                if seen.previous is not None:
-                    self.steps.append(Remove(names.previous))
-                self.steps.append(Rename(names.current, names.previous))
-            self.steps.append(Rename(names.next, names.current))
-            self.seen = replace(seen, current=seen.next, previous=seen.current or seen.previous, next=None)
             self.reasons.append(f"a swap was interrupted after {names.next} had started: it is finished")
+            self.next_takes_over(seen.next)
             self.finished = "swap"
         elif seen.previous is not None and seen.previous.running and not serves:
             if seen.current is not None:
@@ -159,6 +167,23 @@ class _Draft:
             self.seen = replace(seen, current=seen.previous, previous=None, rolled_back=seen.current or seen.rolled_back)
             self.reasons.append(f"a rollback was interrupted after {names.previous} had started: it is finished")
             self.finished = "roll_back"
+
+    def next_takes_over(self, started: Container | None) -> None:
+        """Move the names after NAME-next has started. C(started) is None for one that is still to be created."""
+        names, seen = self.names, self.seen
+        previous = seen.previous
+        if seen.keeps_previous:
+            if seen.current is not None:
+                self.steps.append(Remove(names.current))
+                if seen.current.was_started:
+                    self.reasons.append(f"{names.current} was never proven, so {names.previous} stays the way back")
+        else:
+            if previous is not None:
+                self.steps.append(Remove(names.previous))
+            self.steps.append(Rename(names.current, names.previous))
+            previous = seen.current
+        self.steps.append(Rename(names.next, names.current))
+        self.seen = replace(seen, current=started, previous=previous, next=None)
 
     def drop_next(self) -> bool:
         """Throw a NAME-next away that did not come to serve."""
@@ -243,14 +268,7 @@ def _swap(draft: _Draft, current: Container, wanted: Mapping[str, Any], served: 
         draft.steps.append(_stop_to_replace(current, names.current, wanted["stop_timeout"], revive=served))
     if start:
         draft.steps += [WaitForMemory(wanted), Start(names.next, wanted["restart_policy"])]
-    if not current.was_started:
-        # It never served, so it is no way back; the one that is kept already may be.
-        draft.steps.append(Remove(names.current))
-    else:
-        if draft.seen.previous is not None:
-            draft.steps.append(Remove(names.previous))
-        draft.steps.append(Rename(names.current, names.previous))
-    draft.steps.append(Rename(names.next, names.current))
+    draft.next_takes_over(None)
 
 
 def _stop_to_replace(container: Container, name: str, timeout: int, revive: bool) -> Stop:
@@ -305,7 +323,7 @@ def _rolled_back(draft: _Draft) -> Plan:
         draft.steps.append(Rename(names.previous, names.current))
         before = stored(current.labels) if current else None
         return draft.plan("roll_back", spec, changes(before, spec) if before and spec else None)
-    if draft.finished:
+    if draft.finished == "roll_back":
         return draft.plan("roll_back", stored(current.labels) if current else None)
     if current is None or draft.seen.rolled_back is None:
         raise PlanError(

@@ -99,7 +99,7 @@ options:
         type: dict
         default: {}
       env:
-        description: Environment variables.
+        description: Environment variables. V(null) leaves one out.
         type: dict
         default: {}
       bind:
@@ -171,6 +171,13 @@ options:
     description: How many seconds to wait for that memory. A GB10 may give it back a minute after a container has stopped.
     type: int
     default: 180
+  evidence_dir:
+    description:
+      - Where the evidence of proven containers lies on the box (C(NAME.json), as the role proof writes it). It may be missing.
+      - When the container that is swapped out was never proven and C(NAME-previous) was, then C(NAME-previous) stays the way back and the
+        unproven one is removed.
+    type: path
+    default: /var/lib/dgx-spark/evidence
   drop_caches:
     description:
       - Drop the box's page cache before a start. CUDA does not count it as free.
@@ -286,6 +293,8 @@ previous:
   returned: success
 """
 
+import json
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -353,17 +362,29 @@ _ARGUMENTS: dict[str, Any] = {
     "spec": {"type": "dict", "options": _SPEC},
     "memory_required_gib": {"type": "float"},
     "memory_timeout": {"type": "int", "default": 180},
+    "evidence_dir": {"type": "path", "default": "/var/lib/dgx-spark/evidence"},
     "drop_caches": {"type": "bool", "default": False},
     "api_key": {"type": "str", "default": "", "no_log": True},
 }
 
 
-def observe(engine: Engine, names: Names) -> Seen:
+def proven_container(evidence_dir: str, name: str) -> str | None:
+    """The id of the container that the evidence of this name proves; None without evidence that says so."""
+    try:
+        with open(os.path.join(evidence_dir, f"{name}.json"), encoding="utf-8") as file:
+            evidence = json.load(file)
+        return str(evidence["container"]["id"]) if evidence["verdict"] == "proven" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def observe(engine: Engine, names: Names, evidence_dir: str) -> Seen:
     return Seen(
         current=engine.container(names.current),
         previous=engine.container(names.previous),
         next=engine.container(names.next),
         rolled_back=engine.container(names.rolled_back),
+        proven=proven_container(evidence_dir, names.current),
     )
 
 
@@ -393,7 +414,7 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
     """Observe, plan, apply; fills C(result) as it goes, so that a failure still returns the plan."""
     params = module.params
     names = Names(params["name"])
-    seen = observe(engine, names)
+    seen = observe(engine, names, params["evidence_dir"])
     inputs: Inputs | None = None
     spec = None
     if params["state"] in ("started", "present"):
@@ -426,7 +447,7 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
         finally:
             for warning in box.warnings:
                 module.warn(warning)
-        seen = observe(engine, names)
+        seen = observe(engine, names, params["evidence_dir"])
     result.update(changed=bool(plan.steps), container=facts(seen.current), previous=facts(seen.previous))
 
 

@@ -181,6 +181,22 @@ def test_a_failed_start_after_an_interruption_still_starts_what_served(box: Simu
         assert (spec_of(box, NAME), box.engine.states()[NAME]) == (1, "running"), step
 
 
+@pytest.mark.parametrize("reboot", [False, True])
+def test_a_proven_way_back_outlives_an_interrupted_swap(box: SimulatedBox, reboot: bool) -> None:
+    def unproven_serves(box: SimulatedBox) -> None:
+        box.run(spec=box.with_args(**OTHER))
+        box.prove()
+        box.run(spec=box.with_args(**OLD))
+
+    for step in killed_at_every_step(box, unproven_serves, swap):
+        if reboot:
+            box.engine.reboot()
+        swap(box)
+        assert (spec_of(box, NAME), spec_of(box, PREVIOUS)) == (2, 3), step
+        assert box.engine.states() == {NAME: "running", PREVIOUS: "exited"}, step
+        assert_settled(box, NEW)
+
+
 def test_an_api_key_survives_an_interrupted_swap(box: SimulatedBox) -> None:
     def with_key(box: SimulatedBox) -> None:
         box.run(spec=box.with_args(**NEW), api_key="sk-key")

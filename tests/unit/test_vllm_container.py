@@ -118,8 +118,7 @@ def test_present_keeps_what_runs_running(serving: SimulatedBox) -> None:
 def test_other_bytes_are_a_reason_to_swap(serving: SimulatedBox) -> None:
     lay_model(serving.model, commit="decaf")
     assert serving.run(check=True)["reasons"] == ["model: bg-digitalservices/Gemma@c0ffee → bg-digitalservices/Gemma@decaf"]
-    lay_model(serving.model)
-    (serving.model / "gemma4_patched.py").write_bytes(b"# maps the scale keyz\n")
+    lay_model(serving.model, patch=b"# another\n")
     assert [reason.partition(":")[0] for reason in serving.run(check=True)["reasons"]] == ["patches.vllm.model_executor.models.gemma4"]
     lay_model(serving.model)
     new = serving.engine.add_image(IMAGE, "0.19.1")
@@ -284,6 +283,34 @@ def test_a_container_that_never_ran_is_no_way_back(serving: SimulatedBox) -> Non
     assert ran != good
     serving.run(spec=serving.with_args(seed=3))
     assert serving.engine.containers[PREVIOUS].id == ran
+
+
+def test_a_proven_way_back_is_not_given_up_for_one_that_was_not_proven(serving: SimulatedBox) -> None:
+    serving.prove()
+    good = serving.engine.containers[NAME].id
+    serving.run(spec=serving.with_args(seed=1))  # and then somebody gives up, before the proof
+    swapped = serving.run(spec=serving.with_args(seed=2))
+    assert swapped["reasons"] == ["args.seed: 1 → 2", f"{NAME} was never proven, so {PREVIOUS} stays the way back"]
+    assert serving.engine.states() == {NAME: "running", PREVIOUS: "exited"}
+    assert serving.run("rolled_back")["container"]["id"] == good
+
+
+@pytest.mark.parametrize("evidence", ["", "[]", '{"verdict": "proven"}', '{"container": {"id": "other"}, "verdict": "proven"}'])
+def test_evidence_that_says_nothing_about_them_changes_nothing(serving: SimulatedBox, evidence: str) -> None:
+    serving.evidence.mkdir()
+    (serving.evidence / f"{NAME}.json").write_text(evidence)
+    serving.run(spec=serving.with_args(seed=1))
+    second = serving.engine.containers[NAME].id
+    serving.run(spec=serving.with_args(seed=2))
+    assert serving.engine.containers[PREVIOUS].id == second
+
+
+def test_a_failed_proof_is_none(serving: SimulatedBox) -> None:
+    serving.run(spec=serving.with_args(seed=1))
+    serving.prove(PREVIOUS, verdict="failed")
+    second = serving.engine.containers[NAME].id
+    serving.run(spec=serving.with_args(seed=2))
+    assert serving.engine.containers[PREVIOUS].id == second
 
 
 # Memory and ports
