@@ -67,11 +67,11 @@ def test_ladder(run: Run, config: Path) -> None:
 def test_the_mode_and_everything_else_survive(run: Run, config: Path) -> None:
     config.parent.mkdir()
     config.write_text('{\n  "registry-mirrors": ["http://172.30.99.2"],\n  "runtimes": {"soft": {"path": "/x"}}\n}\n')
-    config.chmod(0o600)
+    config.chmod(0o640)
     run()
     assert list(json.loads(config.read_text())) == ["registry-mirrors", "runtimes"]
     assert list(json.loads(config.read_text())["runtimes"]) == ["soft", "nvidia"]
-    assert config.stat().st_mode & 0o777 == 0o600
+    assert config.stat().st_mode & 0o777 == 0o640
     assert os.listdir(config.parent) == ["daemon.json"]
 
 
