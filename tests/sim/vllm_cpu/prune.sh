@@ -12,3 +12,7 @@ printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" > "vllm
 # torch_shm_manager stays: tensors shared between processes need it.
 rm -rf torch/include torch/test torch/share
 find torch/bin -type f ! -name torch_shm_manager -delete
+rm -rf sympy/*/tests sympy/*/*/tests numpy/*/tests networkx/tests networkx/*/tests networkx/*/*/tests mpmath/tests setuptools/tests
+
+# Debug symbols are a quarter of all bytes. Not beyond these two: libraries that auditwheel patched do not survive it.
+find torch/lib vllm -name '*.so' -exec strip --strip-unneeded {} +

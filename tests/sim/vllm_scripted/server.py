@@ -1,0 +1,447 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A server that speaks as `vllm serve` does and plays a scenario. Python's standard library only.
+
+In an image it is the command `vllm` (see __main__.py); a test runs it in threads:
+
+    with ScriptedServer({"base": "slow"}) as server:
+        urlopen(f"{server.base_url}/v1/models")
+
+Beside vLLM's routes it has `GET /_sim/streams` (the true times of every request, ?times=1 with each token's),
+`DELETE /_sim/streams` and `POST /_sim/scenario` (play another scenario from now on).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import select
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+from sim.vllm_scripted import scenario
+from sim.vllm_scripted.answers import Answer, Piece, answer
+from sim.vllm_scripted.api import ApiError, Request, chat_logprobs, check, chunks, completion_logprobs, delta, message, usage, without_nan
+from sim.vllm_scripted.engine import Aborted, ClientGone, Engine, Stream
+from sim.vllm_scripted.flags import Flags, parse
+from sim.vllm_scripted.scenario import Scenario
+
+VERSION = "0.19.1.dev6+g6d4a8e6d2"
+ARTICLE = [
+    *(
+        "--model",
+        "/models/gemma4",
+        "--served-model-name",
+        "gemma-4-26b",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "8000",
+        "--quantization",
+        "modelopt",
+    ),
+    *("--kv-cache-dtype", "fp8", "--max-model-len", "131072", "--gpu-memory-utilization", "0.85", "--moe-backend", "marlin"),
+    *("--reasoning-parser", "gemma4", "--enable-auto-tool-choice", "--tool-call-parser", "gemma4"),
+]
+END_OF_TURN = 106
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+NAN = "Out of range float values are not JSON compliant"
+SPLIT_PAUSE_S = 0.0003
+# So many tokens of the answer during which the engine dies are sent.
+DIES_AFTER = 5
+
+
+class Server(ThreadingHTTPServer):
+    """The listening socket and what all requests share."""
+
+    daemon_threads = True
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        flags: Flags,
+        played: Scenario,
+        version: str,
+        api_keys: Sequence[str],
+        log: Callable[[str], None],
+        die: Callable[[], None],
+    ) -> None:
+        self.flags, self.version, self.api_keys, self.log, self.die = flags, version, [key for key in api_keys if key], log, die
+        self.engine = Engine(played, flags.integer("max-num-seqs", 1024))
+        self.started = int(time.time())
+        super().__init__(address, Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left is no error of the server's."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "uvicorn"
+    disable_nagle_algorithm = True
+
+    @property
+    def owner(self) -> Server:
+        return cast(Server, self.server)
+
+    # ---------------------------------------------------------------- plumbing
+    def version_string(self) -> str:
+        return "uvicorn"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Requests are logged by _access, as uvicorn does."""
+
+    def _access(self, status: int) -> None:
+        reason = self.responses.get(cast(Any, status), ("", ""))[0]
+        path = urlsplit(self.path)
+        if not path.path.startswith("/_sim/"):
+            self.owner.log(f'{self.client_address[0]}:{self.client_address[1]} - "{self.command} {self.path} HTTP/1.1" {status} {reason}')
+
+    def _gone(self) -> bool:
+        """Did the client close the connection?"""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        if not readable:
+            return False
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK) == b""
+        except OSError:
+            return True
+
+    def _send(self, status: int, document: Any = None, *, text: str | None = None, kind: str = "application/json") -> None:
+        payload = (text if text is not None else json.dumps(document, ensure_ascii=False) if document is not None else "").encode()
+        self._access(status)
+        self.send_response(status)
+        if payload or kind != "application/json":
+            self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def _body(self) -> Any:
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            text = f"[{{'type': 'json_invalid', 'loc': ('body', 0), 'msg': 'JSON decode error', 'ctx': {{'error': '{error}'}}}}]"
+            raise ApiError(400, text, "Bad Request") from error
+
+    def _authorised(self, path: str) -> bool:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        return not self.owner.api_keys or not path.startswith("/v1") or given in self.owner.api_keys
+
+    # ---------------------------------------------------------------- routes
+    def do_GET(self) -> None:
+        path = urlsplit(self.path)
+        engine = self.owner.engine
+        if not self._authorised(path.path):
+            return self._send(401, {"error": "Unauthorized"})
+        match path.path:
+            case "/health" | "/ping":
+                return self._send(engine.scenario.fault.health_status)
+            case "/version":
+                return self._send(200, {"version": self.owner.version})
+            case "/load":
+                return self._send(200, {"server_load": engine.concurrency})
+            case "/v1/models":
+                return self._send(200, {"object": "list", "data": [self._model(name) for name in self.owner.flags.served_names]})
+            case "/metrics":
+                speculative = "speculative-config" in self.owner.flags.given
+                text = engine.metrics(self.owner.flags.served_names[0], speculative=speculative)
+                return self._send(200, text=text, kind="text/plain; version=0.0.4; charset=utf-8")
+            case "/_sim/streams":
+                return self._send(200, engine.streams(times="times" in parse_qs(path.query)))
+            case "/v1/chat/completions" | "/v1/completions":
+                return self._send(405, {"detail": "Method Not Allowed"})
+        return self._send(404, {"detail": "Not Found"})
+
+    def do_DELETE(self) -> None:
+        if urlsplit(self.path).path != "/_sim/streams":
+            return self._send(404, {"detail": "Not Found"})
+        self.owner.engine.forget()
+        return self._send(200, {})
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path
+        try:
+            if not self._authorised(path):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                return self._send(401, {"error": "Unauthorized"})
+            body = self._body()
+            if path == "/_sim/scenario":
+                self.owner.engine.scenario = scenario.make(body)
+                return self._send(200, {})
+            if path in ("/v1/chat/completions", "/v1/completions"):
+                return self._generate(check(body, self.owner.flags, chat=path == "/v1/chat/completions"))
+            return self._send(404, {"detail": "Not Found"})
+        except ApiError as error:
+            return self._send(error.status, error.body())
+        except scenario.ScenarioError as error:
+            return self._send(400, {"error": str(error)})
+
+    def _model(self, name: str) -> dict[str, Any]:
+        flags = self.owner.flags
+        permission = {"id": f"modelperm-{uuid.uuid4().hex[:16]}", "object": "model_permission", "created": self.owner.started}
+        allowed = {"allow_create_engine": False, "allow_sampling": True, "allow_logprobs": True, "allow_search_indices": False}
+        allowed |= {"allow_view": True, "allow_fine_tuning": False}
+        return {
+            **{"id": name, "object": "model", "created": self.owner.started, "owned_by": "vllm", "root": flags.model, "parent": None},
+            **{
+                "max_model_len": flags.max_model_len,
+                "permission": [{**permission, **allowed, "organization": "*", "group": None, "is_blocking": False}],
+            },
+        }
+
+    # ---------------------------------------------------------------- generation
+    def _generate(self, request: Request) -> None:
+        engine = self.owner.engine
+        fault = engine.scenario.fault
+        received = time.monotonic()
+        if fault.http_status:
+            raise ApiError(fault.http_status, DEAD, "InternalServerError")
+        prefix = "chatcmpl" if request.chat else "cmpl"
+        stream = Stream(f"{prefix}-{uuid.uuid4().hex[:16]}", received, request.prompt_tokens, request.streaming)
+        try:
+            number = engine.begin(stream)
+        except Aborted:
+            raise ApiError(503, "The engine is shutting down.", "ServiceUnavailableError") from None
+        finish = "error"
+        try:
+            hung = fault.hung or 0 <= fault.hang_after < number
+            finish = self._play(request, stream, hung=hung, dying=0 <= fault.die_after < number)
+        except (ClientGone, ConnectionError):
+            finish = "abort"
+            self.close_connection = True
+        except Aborted:
+            finish = "abort"
+            if not request.streaming:
+                raise ApiError(500, DEAD, "InternalServerError") from None
+        finally:
+            engine.end(stream, finish)
+
+    def _play(self, request: Request, stream: Stream, *, hung: bool, dying: bool) -> str:
+        engine = self.owner.engine
+        script, fault = engine.scenario.stream, engine.scenario.fault
+        due = math.inf if hung else stream.received + script.ttft_ms / 1e3
+        if fault.garbage_from > 1:
+            # Requests that are sent at once shall count as parallel although one of them comes first.
+            engine.wait_until(stream.received + script.ttft_ms / 2e3, self._gone)
+        broken = fault.garbage if engine.concurrency >= fault.garbage_from else ""
+        reply = answer(
+            request.body,
+            self.owner.flags,
+            limit=request.limit,
+            broken=broken,
+            tools_in_text=fault.tools_in_text,
+            thoughts=script.reasoning_first,
+        )
+        if request.streaming:
+            return Writer(self, request, stream, reply).play(due, dying=dying)
+        for position in range(0, len(reply.pieces), script.tokens_per_chunk):
+            now = engine.wait_until(due, self._gone)
+            count = min(script.tokens_per_chunk, len(reply.pieces) - position)
+            engine.count(count)
+            stream.sent(count, now, visible=True)
+            due += engine.step_s()
+            if dying:
+                self.owner.die()
+                raise ConnectionAbortedError
+        self._whole(request, stream, reply)
+        return reply.finish
+
+    def _whole(self, request: Request, stream: Stream, reply: Answer) -> None:
+        broken = self.owner.engine.scenario.fault.nan_logprobs
+        if request.logprobs is not None and broken:
+            raise ApiError(500, NAN, "Internal Server Error")
+        choice: dict[str, Any] = {"index": 0}
+        pieces = reply.pieces
+        if request.chat:
+            choice |= {"message": message(pieces), "logprobs": None}
+            if request.logprobs is not None:
+                choice["logprobs"] = chat_logprobs(pieces, request.logprobs, 0, broken=False)
+        else:
+            choice |= {"text": "".join(piece.text for piece in pieces if piece.kind == "content"), "logprobs": None}
+            if request.logprobs is not None:
+                choice["logprobs"] = completion_logprobs(pieces)
+        choice |= {"finish_reason": reply.finish, "stop_reason": END_OF_TURN if reply.finish != "length" else None}
+        document = {
+            **{"id": stream.id, "object": "chat.completion" if request.chat else "text_completion", "created": int(time.time())},
+            **{"model": request.model, "choices": [choice], "service_tier": None, "system_fingerprint": None},
+            **{"usage": {**usage(request.prompt_tokens, len(pieces)), "prompt_tokens_details": None}, "prompt_logprobs": None},
+        }
+        if self.owner.engine.scenario.stream.usage == "none":
+            document["usage"] = None
+        self._send(200, document)
+
+
+class Writer:
+    """Writes one answer as server-sent events, each at its time."""
+
+    def __init__(self, handler: Handler, request: Request, stream: Stream, reply: Answer) -> None:
+        self.handler, self.request, self.stream, self.reply = handler, request, stream, reply
+        self.engine = handler.owner.engine
+        self.script = self.engine.scenario.stream
+        self.broken = self.engine.scenario.fault.nan_logprobs
+        self.kind = "chat.completion.chunk" if request.chat else "text_completion"
+        self.head = {"id": stream.id, "object": self.kind, "created": int(time.time()), "model": request.model}
+
+    # ---------------------------------------------------------------- bytes
+    def _raw(self, data: bytes, size: int = 0) -> None:
+        """Send bytes as HTTP chunks: one, or several in TCP segments of their own."""
+        connection = self.handler.connection
+        size = size or len(data)
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
+            connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            if start + size < len(data):
+                time.sleep(SPLIT_PAUSE_S)
+
+    def _event(self, document: Mapping[str, Any]) -> None:
+        data = json.dumps(without_nan(document), ensure_ascii=False, separators=(",", ":"))
+        self._raw(f"data: {data}\n\n".encode(), self.script.tcp_split)
+
+    def _chunk(self, choices: list[dict[str, Any]], tokens: int, **more: Any) -> None:
+        document: dict[str, Any] = {**self.head, "choices": choices, **more}
+        if self.request.continuous_usage and self.script.usage == "asked":
+            document["usage"] = usage(self.request.prompt_tokens, tokens)
+        self._event(document)
+
+    def _start(self) -> None:
+        handler = self.handler
+        handler._access(200)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+
+    def _end(self, tokens: int) -> None:
+        if self.request.include_usage and self.script.usage != "none":
+            self._event({**self.head, "choices": [], "usage": usage(self.request.prompt_tokens, tokens)})
+        self._raw(b"data: [DONE]\n\n")
+        self.handler.connection.sendall(b"0\r\n\r\n")
+
+    def _role(self) -> None:
+        if self.request.chat:
+            self._chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}], 0)
+
+    # ---------------------------------------------------------------- the answer
+    def _choice(self, group: Sequence[Piece], position: int, finish: str | None) -> dict[str, Any]:
+        logprobs = None
+        if self.request.logprobs is not None and self.request.chat:
+            logprobs = chat_logprobs(group, self.request.logprobs, position, broken=self.broken)
+        choice: dict[str, Any] = {"index": 0}
+        if self.request.chat:
+            choice["delta"] = delta(group)
+        else:
+            choice["text"] = "".join(piece.text for piece in group if piece.kind == "content")
+        choice |= {"logprobs": logprobs, "finish_reason": finish}
+        if finish:
+            choice["stop_reason"] = END_OF_TURN if finish != "length" else None
+        return choice
+
+    def play(self, due: float, *, dying: bool) -> str:
+        """Send everything; returns why the answer ended. Raises ClientGone, ConnectionError, and Aborted after telling the client."""
+        script, gone = self.script, self.handler._gone
+        # As with vLLM the headers come at once, the role with the first token.
+        self._start()
+        tokens = made = 0
+        try:
+            if script.role_chunk == "at_once":
+                self._role()
+            for group, visible in chunks(self.reply.pieces, script.tokens_per_chunk, script):
+                if script.keep_alive_every and made % script.keep_alive_every == 0:
+                    self.engine.wait_until(due - (self.engine.step_s() / 2 if made else script.ttft_ms / 2e3), gone)
+                    self._raw(b": keep-alive\n\n")
+                now = self.engine.wait_until(due, gone)
+                if made == 0 and script.role_chunk == "first_token":
+                    self._role()
+                made += 1
+                if dying and tokens >= DIES_AFTER:
+                    self.handler.owner.die()
+                    raise ConnectionAbortedError
+                if 0 <= script.cut_after <= tokens:
+                    self.handler.connection.shutdown(socket.SHUT_RDWR)
+                    raise ConnectionAbortedError
+                if 0 <= script.error_after <= tokens:
+                    return self._error(DEAD)
+                tokens += len(group)
+                if visible or self.request.logprobs is not None:
+                    finish = self.reply.finish if tokens == len(self.reply.pieces) else None
+                    self._chunk([self._choice(group, tokens - len(group), finish)], tokens)
+                    now = time.monotonic()
+                self.engine.count(len(group))
+                self.stream.sent(len(group), now, visible=visible)
+                due += self.engine.step_s()
+        except Aborted:
+            self._chunk([{"index": 0, "delta": {"content": ""}, "logprobs": None, "finish_reason": "abort", "stop_reason": None}], tokens)
+            self._end(tokens)
+            raise
+        self._end(tokens)
+        return self.reply.finish
+
+    def _error(self, text: str) -> str:
+        self._event({"error": {"message": text, "type": "InternalServerError", "param": None, "code": 500}})
+        self._raw(b"data: [DONE]\n\n")
+        self.handler.connection.sendall(b"0\r\n\r\n")
+        return "error"
+
+
+class ScriptedServer:
+    """A scripted vLLM in threads of this process, on a free port of the loopback interface.
+
+    `scenario_` is a scenario's JSON object or the name of one, `flags` the command line (the article's by default). Raises
+    ScenarioError, UsageError and FlagError.
+    """
+
+    def __init__(
+        self,
+        played: Mapping[str, Any] | str = "good",
+        flags: Sequence[str] | None = None,
+        *,
+        version: str = VERSION,
+        api_key: str = "",
+    ) -> None:
+        parsed = parse(ARTICLE if flags is None else flags, version)
+        script = scenario.load(played) if isinstance(played, str) else scenario.make(played)
+        keys: list[str] = [*parsed.given.get("api-key", []), api_key]
+        self.requests: list[str] = []
+        self.server = Server(("127.0.0.1", 0), parsed, script, version, keys, self.requests.append, self._die)
+        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def _die(self) -> None:
+        """The engine died: nobody listens any more."""
+        self.server.socket.close()
+
+    @property
+    def base_url(self) -> str:
+        """http://127.0.0.1:PORT, without /v1."""
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    @property
+    def engine(self) -> Engine:
+        """What runs, and the true times."""
+        return self.server.engine
+
+    def streams(self) -> list[Stream]:
+        """The requests that are over, in the order of their end."""
+        return list(self.engine.done)
+
+    def __enter__(self) -> ScriptedServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.engine.stop(0)
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join(timeout=5)
