@@ -27,7 +27,7 @@ $(VENV): requirements-dev.txt tools/make_venv.py
 
 demo: $(VENV) ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4
 	$(LAB) up --boxes $(BOXES)
-	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e recipe=gemma4-tiny-cpu
+	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e recipe_name=gemma4-tiny-cpu
 
 demo-down: ## take the demo away, with all that it made but the caches
 	$(if $(wildcard $(VENV)),$(LAB) down)
