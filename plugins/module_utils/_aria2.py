@@ -195,7 +195,7 @@ def _failure(line: str, outer: Failure | None, host: str) -> Failure:
     code = int(match[1]) if (match := re.search(r"errorCode=(\d+)", line)) else 1
     status = int(match[1]) if (match := re.search(r"\bstatus=(\d{3})\b", line)) else (outer.status if outer else None)
     # Whatever stands before the words: [File.cc:12] errNum=28 errorCode=9 URI=…
-    text = re.sub(r"^(Exception:|\s*->)\s*(\[[^\]]*\]\s*)?((errNum|errorCode)=\d+\s*)*(URI=\S*\s*)?(CUID#\d+ - )?", "", line).strip()
+    text = re.sub(r"^(Exception:|\s*->)\s*(\[[^\]]*\]\s*)?((errNum|errorCode)=\d+\s*)*(URI=\S*\s*)?(CUID#\d+ - )?", "", line).strip(" .")
     if outer and outer.code == NO_ROOM:
         code = NO_ROOM
     if "BtProgressInfoFile" in line:

@@ -92,7 +92,7 @@ def test_no_address_is_an_argument(hub: Hub, tmp_path: Path, monkeypatch: pytest
         seen.append(arguments)
         return real(arguments, **options)
 
-    monkeypatch.setattr(_aria2.subprocess, "Popen", spy)
+    monkeypatch.setattr(subprocess, "Popen", spy)
     fetch([job(hub)], tmp_path)
     assert seen
     assert [text for text in seen[0] if "http" in text or hub.url in text] == []

@@ -1,0 +1,343 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: it may change at any time.
+"""Carry out the plan of a snapshot: fetch, verify, then put all files in place at once, and the marker last.
+
+Until every byte is verified nothing visible changes, so a container that serves from the directory never starts with a mixture.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ansible_collections.dgx.spark.plugins.module_utils import _aria2
+from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
+from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, Manifest, RepoFile, SnapshotError
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
+    Plan,
+    Present,
+    digests,
+    gb,
+    inside,
+    marker_text,
+    partial_bytes,
+    partial_path,
+    read_all,
+)
+
+# The Hub answers one of these for an address that has expired, and a mirror may take any of them.
+REFUSED = frozenset({400, 401, 403, 404, 410})
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the box gets a file: an http address, or the content itself (base64) when only the controller may read it."""
+
+    url: str | None = None
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a download goes about its work. Seconds."""
+
+    connections: int = 8
+    timeout: float = 14400
+    rounds: int = 3  # without a byte, then it gives up
+    pause: float = 5  # between two rounds
+    patience: _aria2.Patience = field(default_factory=_aria2.Patience)
+
+
+class Refused(Exception):
+    """A host refuses addresses: they may have expired, and fresh ones would help."""
+
+    def __init__(self, host: str, status: int | None, path: str) -> None:
+        self.host, self.status, self.path = host, status, path
+        super().__init__(f"{host} refuses the address of {path} (HTTP {status})")
+
+
+@contextlib.contextmanager
+def alone(dest: str) -> Iterator[None]:
+    """Only one run at a time fetches into a directory. Raises SnapshotError when another one does."""
+    handle = os.open(dest, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise SnapshotError(
+                f"another run is fetching into {dest}: wait for it, or end it (it may be left from a connection that was lost;"
+                " pgrep -a aria2c shows it)"
+            ) from exc
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+class Transfer:
+    """Fetches and verifies the files of a plan, into the directory of parts. `fetched` counts the bytes that came over the network."""
+
+    def __init__(self, dest: str, plan: Plan, addresses: Mapping[str, Address], limits: Limits) -> None:
+        self.dest = dest
+        self.plan = plan
+        self.limits = limits
+        self.fetched = 0
+        self._addresses = addresses
+        self._files = {file.digest: file for file in plan.fetch}
+        self._bad: set[str] = set()
+        self._started = time.monotonic()
+        self._verified: dict[str, str] = {}  # digest → sha256
+
+    def run(self) -> dict[str, str]:
+        """Fetch all. Returns the sha256 of every content, by digest. Raises SnapshotError, Refused, Aria2Missing, OSError."""
+        self._prepare()
+        left = self._settle(self._files)
+        fruitless = 0
+        while left:
+            before = self._there(left)
+            outcome = _aria2.run(
+                [_aria2.Job(self._url(digest), digest) for digest in left],
+                os.path.join(self.dest, PARTIAL),
+                self.limits.connections,
+                self.limits.timeout - self._seconds(),
+                self.limits.patience,
+            )
+            gained = max(0, self._there(left) - before)
+            self.fetched += gained
+            left = self._settle(left)
+            if not left:
+                break
+            if outcome.timed_out or self._seconds() >= self.limits.timeout:
+                raise SnapshotError(
+                    f"the download did not end within {self.limits.timeout:.0f} s: {self.progress()}. Run again, it goes on from there;"
+                    " or raise timeout"
+                )
+            failures = {digest: outcome.failures[digest] for digest in left if digest in outcome.failures}
+            self._give_up_on(failures)
+            fruitless = 0 if gained else fruitless + 1
+            if fruitless >= self.limits.rounds:
+                raise SnapshotError(self._last_words(failures, left))
+            self._wait(failures)
+        return self._verified
+
+    def progress(self) -> str:
+        """How far it is: `fetched 3.1 of 16.5 GB, 12.0 MB/s`."""
+        there = self._there(self._files)
+        rate = self.fetched / max(self._seconds(), 0.001)
+        return f"fetched {gb(there)} of {gb(self.plan.size)}, {gb(rate)}/s"
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _there(self, which: Iterable[str]) -> int:
+        return sum(partial_bytes(self.dest, self._files[digest]) for digest in which)
+
+    def _url(self, digest: str) -> str:
+        url = self._addresses[self._files[digest].path].url
+        assert url  # what has none came with its content, and was settled first
+        return url
+
+    def _prepare(self) -> None:
+        """Make the directory of parts, remove what cannot be continued, and write what the controller handed over."""
+        parts = os.path.join(self.dest, PARTIAL)
+        os.makedirs(parts, mode=0o700, exist_ok=True)
+        for entry in list(os.scandir(parts)):
+            if entry.name.removesuffix(".aria2") not in self._files:
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+        for digest, file in self._files.items():
+            if not partial_bytes(self.dest, file):
+                self._drop(digest)
+            content = "" if file.size == 0 else self._addresses[file.path].content
+            if content is not None:
+                self._drop(digest)
+                with open(partial_path(self.dest, file), "wb") as stream:
+                    stream.write(_decoded(content, file.path))
+
+    def _drop(self, digest: str) -> None:
+        path = partial_path(self.dest, self._files[digest])
+        for name in (path, path + ".aria2"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+    def _settle(self, which: Iterable[str]) -> list[str]:
+        """Verify what is complete; a wrong content is dropped, and an error the second time. Returns what is still to be fetched."""
+        complete, left = {}, []
+        for digest in which:
+            path = partial_path(self.dest, self._files[digest])
+            if os.path.exists(path) and not os.path.exists(path + ".aria2"):
+                complete[digest] = path
+            else:
+                left.append(digest)
+        files = self._files
+        read = read_all({files[digest].path: path for digest, path in complete.items()}, (files[digest] for digest in complete))
+        for digest, path in complete.items():
+            file, found = files[digest], read[files[digest].path]
+            if found.match(file) and os.path.getsize(path) == file.size:
+                self._verified[digest] = found.sha256
+                continue
+            what = self._wrong(file, os.path.getsize(path), found.git_sha1 or found.sha256)
+            self._drop(digest)
+            if digest in self._bad or self._addresses[file.path].url is None:
+                raise SnapshotError(what)
+            self._bad.add(digest)
+            left.append(digest)
+        return left
+
+    def _wrong(self, file: RepoFile, size: int, found: str) -> str:
+        source = self._addresses[file.path].url
+        where = f"twice from {_aria2.host_of(source)}" if source else "from the controller"
+        if size != file.size:
+            seen = f"{size} bytes, the Hub says {file.size}"
+        else:
+            seen = f"a content with hash {found}, the Hub says {file.digest}"
+        return (
+            f"{file.path} came wrong {where}: {seen}. Something on the way changes it (a proxy, a cache, a mirror),"
+            " or the memory or disk of this box is bad. It was not put in place"
+        )
+
+    def _give_up_on(self, failures: Mapping[str, _aria2.Failure]) -> None:
+        """Raise what another try cannot mend."""
+        for digest, failure in failures.items():
+            file = self._files[digest]
+            if failure.code == _aria2.NO_ROOM:
+                room = shutil.disk_usage(self.dest).free
+                missing = self.plan.size - self._there(self._files)
+                raise SnapshotError(
+                    f"the disk became full: {self.dest} has {gb(room)} left, and {gb(missing)} are still to be fetched ({self.progress()})."
+                    " Make room there and run again, it goes on from there"
+                )
+            if failure.code == _aria2.CORRUPT_RECORD:
+                self._drop(digest)
+            if failure.status in REFUSED:
+                raise Refused(failure.host, failure.status, file.path)
+
+    def _last_words(self, failures: Mapping[str, _aria2.Failure], left: list[str]) -> str:
+        digest = next(iter(failures), left[0])
+        path, host = self._files[digest].path, _aria2.host_of(self._url(digest))
+        failure = failures.get(digest)
+        if failure and failure.status == 429:
+            return (
+                f"{host} lets this box make no more requests for now (HTTP 429): {self.progress()}. Wait some minutes and run again, it"
+                " goes on from there; boxes behind one address share a limit"
+            )
+        if failure and failure.status and failure.status >= 500:
+            cause = f"{host} answers HTTP {failure.status} for {path}"
+            remedy = "The server is at fault: run again later"
+        else:
+            cause = f"{path} cannot be fetched from {host}: {failure.text if failure else 'it ended early'}"
+            remedy = "This box reaches that host itself: check its network, name resolution and proxy (https_proxy), then run again"
+        return f"{cause} ({self.progress()}). {remedy}; it goes on from there"
+
+    def _wait(self, failures: Mapping[str, _aria2.Failure]) -> None:
+        limited = next((digest for digest, failure in failures.items() if failure.status == 429), None)
+        pause = self.limits.pause
+        if limited is not None:
+            pause = max(pause, asked_to_wait(self._url(limited)) or 0)
+        time.sleep(max(0.0, min(pause, self.limits.timeout - self._seconds())))
+
+
+def _decoded(content: str, path: str) -> bytes:
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as exc:
+        raise SnapshotError(f"the content of {path} that the controller handed over is no base64: run again") from exc
+
+
+def asked_to_wait(url: str) -> float | None:
+    """The seconds that a host which answers 429 asks for, if it does."""
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+    try:
+        with urllib.request.urlopen(request, timeout=10):
+            return None
+    except urllib.error.HTTPError as exc:
+        with exc:
+            value = exc.headers.get("Retry-After", "")
+        return float(value) if value.isdigit() else None
+    except OSError:
+        return None
+
+
+def put_in_place(dest: str, manifest: Manifest, plan: Plan, sha256: Mapping[str, str]) -> dict[str, Present]:
+    """Make the verified files visible, take the old ones away, write the marker. Returns what is there now.
+
+    Raises SnapshotError, OSError.
+    """
+    sources: dict[str, str] = {}
+    for file in plan.fetch:
+        source = partial_path(dest, file)
+        if source in sources.values():
+            # One content under two names.
+            source = shutil.copyfile(source, f"{source}.{len(sources)}")
+        os.chmod(source, 0o644)
+        _to_disk(source)
+        sources[file.path] = source
+    # From here on it is a matter of milliseconds.
+    for path in plan.remove:
+        _remove(dest, path)
+    for file in plan.fetch:
+        target = inside(dest, file.path)
+        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+        os.replace(sources[file.path], target)
+    present = dict(plan.keep)
+    for file in plan.fetch:
+        seen = os.stat(inside(dest, file.path))
+        present[file.path] = Present(seen.st_size, seen.st_mtime_ns, sha256[file.digest])
+    # A file that its marker vouched for without a sha256 is read once, so that the marker has it.
+    for file in manifest.files:
+        here = present[file.path]
+        if here.sha256 is None and file.sha256 is None:
+            present[file.path] = Present(here.size, here.mtime_ns, digests(inside(dest, file.path)).sha256)
+    replace_file(os.path.join(dest, MARKER), marker_text(manifest, present), mode=0o644)
+    shutil.rmtree(os.path.join(dest, PARTIAL), ignore_errors=True)
+    return present
+
+
+def _to_disk(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(dest: str, path: str) -> None:
+    """Remove a file of an older revision, and the directories that it leaves empty."""
+    target = inside(dest, path)
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(target)
+    parent = os.path.dirname(target)
+    while parent != os.path.realpath(dest):
+        try:
+            os.rmdir(parent)
+        except OSError:
+            return  # not empty
+        parent = os.path.dirname(parent)
+
+
+def carry_out(
+    dest: str, manifest: Manifest, plan: Plan, addresses: Mapping[str, Address], limits: Limits, count: Callable[[int], None]
+) -> dict[str, Present]:
+    """Do what a plan says, in C(dest), which is made if it is not there.
+
+    C(count) is told the bytes that came over the network, also when it fails. Returns what is there now.
+    Raises SnapshotError, Refused, Aria2Missing, OSError.
+    """
+    os.makedirs(dest, mode=0o755, exist_ok=True)
+    with alone(dest):
+        transfer = Transfer(dest, plan, addresses, limits)
+        try:
+            sha256 = transfer.run() if plan.fetch else {}
+        finally:
+            count(transfer.fetched)
+        return put_in_place(dest, manifest, plan, sha256)
