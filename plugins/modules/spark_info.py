@@ -133,9 +133,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _box
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
 
 COMMAND_S = 10
-MARKER = ".dgx-spark-snapshot.json"
 
 
 def run(*argv: str) -> tuple[bool, str]:
@@ -239,28 +239,13 @@ def _get(url: str, path: str) -> dict[str, Any] | None:
 
 def model(path: str) -> dict[str, Any] | None:
     """The weights as their marker describes them, and whether every file is still as it was verified."""
-    marker = document(os.path.join(path, MARKER))
-    if not marker:
+    marker = read_marker(path)
+    if marker is None:
         return None
-    problem, size = None, 0
-    for entry in marker.get("files") or []:
-        try:
-            stat = os.stat(os.path.join(path, entry["path"]))
-        except OSError:
-            problem = problem or f"{entry['path']} is missing"
-            continue
-        size += stat.st_size
-        if stat.st_size != entry["size"]:
-            problem = problem or f"{entry['path']} has {stat.st_size} bytes instead of {entry['size']}"
-        elif stat.st_mtime_ns != entry["mtime_ns"]:
-            problem = problem or f"{entry['path']} was changed after it was verified"
-    return {
-        "path": path,
-        **{k: marker.get(k) for k in ("repo", "revision", "commit")},
-        "complete": not problem,
-        "bytes": size,
-        "problem": problem,
-    }
+    found = problem(path, marker)
+    size = sum(present.size for present in marker.present.values())
+    source = {"repo": marker.repo, "revision": marker.revision, "commit": marker.commit}
+    return {"path": path, **source, "complete": not found, "bytes": size, "problem": found}
 
 
 def python_docker() -> str | None:

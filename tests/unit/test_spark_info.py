@@ -30,8 +30,8 @@ def snapshot(directory: Path) -> Path:
     weights = directory / "model.safetensors"
     weights.write_bytes(b"x" * 10)
     stat = weights.stat()
-    entry = {"path": weights.name, "size": 10, "sha256": None, "git_sha1": None, "mtime_ns": stat.st_mtime_ns}
-    marker = {"schema": 1, "repo": "a/b", "revision": "main", "commit": "f00", "files": [entry]}
+    entry = {"path": weights.name, "size": 10, "sha256": "a" * 64, "git_sha1": None, "mtime_ns": stat.st_mtime_ns}
+    marker = {"schema": 1, "repo": "a/b", "revision": "main", "commit": "f" * 40, "files": [entry]}
     (directory / ".dgx-spark-snapshot.json").write_text(json.dumps(marker))
     return weights
 
@@ -60,14 +60,14 @@ def test_weights_as_they_were_verified_are_complete(tmp_path: Path) -> None:
     snapshot(tmp_path / "m")
     found = model(str(tmp_path / "m"))
     assert found is not None
-    assert (found["complete"], found["problem"], found["bytes"], found["commit"]) == (True, None, 10, "f00")
+    assert (found["complete"], found["problem"], found["bytes"], found["commit"]) == (True, None, 10, "f" * 40)
 
 
 def test_weights_that_were_cut_or_touched_or_lost_are_not(tmp_path: Path) -> None:
     weights = snapshot(tmp_path / "m")
     os.utime(weights, ns=(1, 1))
-    assert "changed after it was verified" in str((model(str(tmp_path / "m")) or {})["problem"])
+    assert "was changed after it had been verified" in str((model(str(tmp_path / "m")) or {})["problem"])
     weights.write_bytes(b"x")
-    assert "has 1 bytes instead of 10" in str((model(str(tmp_path / "m")) or {})["problem"])
+    assert "is 1 bytes long instead of 10" in str((model(str(tmp_path / "m")) or {})["problem"])
     weights.unlink()
     assert "is missing" in str((model(str(tmp_path / "m")) or {})["problem"])
