@@ -35,8 +35,6 @@ def ensure_images(*, real_vllm: bool) -> tuple[str, str]:
     services.ensure(ids[service.tag], services.running())
     images.push(base, state)
     for image in images.scripted():
-        if not (images.SCRIPTED_FOLDER / "Dockerfile").exists():
-            continue
         images.build(image, state)
         images.push(image, state)
     if real_vllm:
