@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import signal
 import sys
@@ -35,7 +36,7 @@ WORDS = [word + " " for word in TEXT.split()]
 class Settings:
     """How it behaves."""
 
-    library: dict[str, float] = field(default_factory=lambda: {"gemma4:26b": 17e9})  # models on disk: name → bytes
+    stored: dict[str, float] = field(default_factory=lambda: {"gemma4:26b": 17e9})  # models on disk: name → bytes
     load_delay: float = 0.3  # seconds until a model is loaded
     unload_delay: float = 0.5  # seconds from "nobody uses it" until it is gone from /api/ps
     memory_delay: float = 1.0  # further seconds until its memory is back
@@ -72,9 +73,9 @@ class Models:
         threading.Thread(target=self._expire, daemon=True).start()
 
     def known(self, name: str) -> str | None:
-        """The full name of a model of the library; Ollama does not care for case, and `latest` may be left out."""
+        """The full name of a stored model; Ollama does not care for case, and `latest` may be left out."""
         wanted = name.lower() if ":" in name else f"{name.lower()}:latest"
-        return next((model for model in self.settings.library if model.lower() == wanted), None)
+        return next((model for model in self.settings.stored if model.lower() == wanted), None)
 
     def listing(self) -> list[Loaded]:
         """What is in memory now."""
@@ -93,7 +94,7 @@ class Models:
             # A model on its way out is gone first, as in Ollama's scheduler.
             self._lock.wait_for(lambda: name not in self._loading and (name not in self._loaded or not self._loaded[name].leaving))
             if name not in self._loaded:
-                size = int(self.settings.library[name])
+                size = int(self.settings.stored[name])
                 self._loading.add(name)
                 self._lock.wait_for(lambda: False, timeout=self.settings.load_delay)
                 self._loading.discard(name)
@@ -246,12 +247,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/version":
             self._json({"version": VERSION})
         elif path == "/api/tags":
-            library = self.server.settings.library.items()
-            self._json({"models": [self._model(name, int(size)) | {"modified_at": _stamp(0)} for name, size in library]})
+            stored = self.server.settings.stored.items()
+            self._json({"models": [self._model(name, int(size)) | {"modified_at": _stamp(0)} for name, size in stored]})
         elif path == "/api/ps":
             self._json({"models": [self._running(model) for model in self.server.models.listing()]})
         elif path == "/v1/models":
-            entries = [{"id": name, "object": "model", "created": 0, "owned_by": "library"} for name in self.server.settings.library]
+            entries = [{"id": name, "object": "model", "created": 0, "owned_by": "library"} for name in self.server.settings.stored]
             self._json({"object": "list", "data": entries})
         elif path == "/_sim/state":
             self._state()
@@ -415,8 +416,8 @@ def apply(settings: Settings, models: Models, change: dict[str, Any]) -> None:
     if "loaded" in change:
         models.clear()
         for entry in change["loaded"]:
-            size = int(entry.get("size", settings.library.get(entry["name"], 17e9)))
-            settings.library.setdefault(entry["name"], size)
+            size = int(entry.get("size", settings.stored.get(entry["name"], 17e9)))
+            settings.stored.setdefault(entry["name"], size)
             models.put(entry["name"], size, int(entry.get("size_vram", size)))
     models.changed()
 
@@ -453,7 +454,7 @@ class Ollama:
 
 def main() -> int:
     """Serve on a box until terminated; the memory is given back then."""
-    import memory  # type: ignore[import-not-found]  # of the box; tests have none
+    memory = importlib.import_module("memory")  # the box's; a test has none
 
     parser = argparse.ArgumentParser(description="A stand-in for Ollama")
     parser.add_argument("--bind", default="127.0.0.1")
