@@ -63,6 +63,7 @@ class Engine:
         self.condition = threading.Condition()
         self.running: dict[str, Stream] = {}
         self.waiting = 0
+        self.answering = 0
         self.done: deque[Stream] = deque(maxlen=KEPT_STREAMS)
         self.accepted = 0
         self.generated = 0
@@ -83,17 +84,26 @@ class Engine:
             if self.stopping:
                 raise Aborted
             self.running[stream.id] = stream
+            self.answering += 1
             self.accepted += 1
             self.prompted += stream.prompt_tokens
             return self.accepted
 
     def end(self, stream: Stream, finish: str) -> None:
-        """The request is over."""
+        """The request is over; a second call says nothing new."""
         with self.condition:
+            if self.running.pop(stream.id, None) is None:
+                return
             stream.finish = finish
-            self.running.pop(stream.id, None)
             self.done.append(stream)
             self.finished[finish] = self.finished.get(finish, 0) + 1
+            self.condition.notify_all()
+
+    def close(self, stream: Stream, finish: str) -> None:
+        """The last byte of the answer has left: the request is over if it was not before."""
+        self.end(stream, finish)
+        with self.condition:
+            self.answering -= 1
             self.condition.notify_all()
 
     def count(self, tokens: int) -> None:
@@ -131,10 +141,10 @@ class Engine:
         with self.condition:
             self.stopping = True
             self.condition.notify_all()
-            drained = self.condition.wait_for(lambda: not self.running, timeout=timeout)
+            drained = self.condition.wait_for(lambda: not self.answering, timeout=timeout)
             self.aborting = True
             # Those that are aborted tell their clients so.
-            self.condition.wait_for(lambda: not self.running, timeout=2)
+            self.condition.wait_for(lambda: not self.answering, timeout=2)
             return drained
 
     def kv_usage(self) -> float:

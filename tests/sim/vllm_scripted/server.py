@@ -227,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
             if not request.streaming:
                 raise ApiError(500, DEAD, "InternalServerError") from None
         finally:
-            engine.end(stream, finish)
+            engine.close(stream, finish)
 
     def _play(self, request: Request, stream: Stream, *, hung: bool, dying: bool) -> str:
         engine = self.owner.engine
@@ -281,6 +281,7 @@ class Handler(BaseHTTPRequestHandler):
         }
         if self.owner.engine.scenario.stream.usage == "none":
             document["usage"] = None
+        self.owner.engine.end(stream, reply.finish)
         self._send(200, document)
 
 
@@ -324,7 +325,9 @@ class Writer:
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
 
-    def _end(self, tokens: int) -> None:
+    def _end(self, tokens: int, finish: str) -> None:
+        # Before the client can know: who reads the end of a stream finds it in the metrics and the true times.
+        self.engine.end(self.stream, finish)
         if self.request.include_usage and self.script.usage != "none":
             self._event({**self.head, "choices": [], "usage": usage(self.request.prompt_tokens, tokens)})
         self._raw(b"data: [DONE]\n\n")
@@ -384,9 +387,9 @@ class Writer:
                 due += self.engine.step_s()
         except Aborted:
             self._chunk([{"index": 0, "delta": {"content": ""}, "logprobs": None, "finish_reason": "abort", "stop_reason": None}], tokens)
-            self._end(tokens)
+            self._end(tokens, "abort")
             raise
-        self._end(tokens)
+        self._end(tokens, self.reply.finish)
         return self.reply.finish
 
     def _error(self, text: str) -> str:
@@ -416,7 +419,7 @@ class ScriptedServer:
         keys: list[str] = [*parsed.given.get("api-key", []), api_key]
         self.requests: list[str] = []
         self.server = Server(("127.0.0.1", 0), parsed, script, version, keys, self.requests.append, self._die)
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
     def _die(self) -> None:
         """The engine died: nobody listens any more."""
