@@ -28,5 +28,5 @@ def test_the_runtime_is_merged_and_the_rest_of_the_file_survives(host: Host) -> 
 
 
 def test_docker_knows_the_runtime_and_gives_the_gpu(host: Host) -> None:
-    assert "nvidia" in host.check_output("docker info -f '{{json .Runtimes}}'")
+    assert "nvidia" in host.check_output("docker info | grep Runtimes")
     assert "NVIDIA GB10" in host.check_output("docker run --rm --gpus all ubuntu:24.04 nvidia-smi --query-gpu=name --format=csv,noheader")
