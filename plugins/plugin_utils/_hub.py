@@ -57,9 +57,11 @@ else:
     MISSING = None
 
 REQUEST_TIMEOUT = 30  # seconds
-TRIES = 4
+TRIES = 4  # while the Hub answers that it cannot answer
+CONNECTS = 3  # while nobody answers
 MAX_WAIT = 300  # seconds; the Hub counts requests in windows of this length
 MAX_AGE = 600  # seconds for which a signed address is handed out again; the Hub's are good for an hour
+SILENCE = 30  # seconds for which a fleet's other boxes do not wait for a Hub that did not answer the first
 T = TypeVar("T")
 
 
@@ -108,8 +110,14 @@ class Hub:
     def listing(self, repo: str, revision: str) -> Listing:
         """What belongs to a revision; asked once in a run, so that a branch does not move between boxes. Raises HubError."""
         with self._kept("listing", repo, revision) as kept:
-            if not kept:
-                listing = self._ask_listing(repo, revision)
+            if kept.get("silent", 0) > self._clock() - SILENCE:
+                raise HubUnavailable(kept["why"])
+            if "manifest" not in kept:
+                try:
+                    listing = self._ask_listing(repo, revision)
+                except HubUnavailable as exc:
+                    kept.update(silent=self._clock(), why=str(exc))
+                    raise
                 kept.update(manifest=listing.manifest.to_json(), closed=listing.closed, gated=listing.gated)
             return Listing(manifest_from(kept["manifest"]), kept["closed"], kept["gated"])
 
@@ -131,16 +139,18 @@ class Hub:
 
     @contextlib.contextmanager
     def _kept(self, *what: str) -> Iterator[dict[str, Any]]:
-        """What this run knows already; whoever comes second waits for the first. What is put in is kept when no error is raised."""
+        """What this run knows already; whoever comes second waits for the first. What is put in is kept."""
         key = hashlib.sha256(json.dumps([self.endpoint, self._token, *what]).encode()).hexdigest()
         with open(self._cache / f"dgx-spark-hub-{key}.json", "a+", encoding="utf-8", opener=_private) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             stream.seek(0)
             text = stream.read()
             known: dict[str, Any] = json.loads(text) if text else {}
-            yield known
-            stream.truncate(0)
-            stream.write(json.dumps(known))
+            try:
+                yield known
+            finally:
+                stream.truncate(0)
+                stream.write(json.dumps(known))
 
     # ------------------------------------------------------------------ requests
     def _ask_listing(self, repo: str, revision: str) -> Listing:
@@ -219,12 +229,12 @@ class Hub:
             except OfflineModeIsEnabled as exc:
                 raise HubUnavailable("the Hub is not asked, because HF_HUB_OFFLINE is set on the controller: unset it") from exc
             except TransportError as exc:
-                if attempt == TRIES:
+                if attempt == CONNECTS:
                     raise HubUnavailable(
                         f"the controller does not reach {self.endpoint} ({type(exc).__name__}: {self._clean(str(exc))}): check its network,"
                         " name resolution and proxy (https_proxy), or set endpoint to a mirror"
                     ) from None
-                self._sleep(attempt)
+                self._sleep(1)
             except (ValueError, TypeError, KeyError, AttributeError) as exc:
                 raise HubError(
                     f"what answers at {self.endpoint} does not speak the Hub's protocol ({type(exc).__name__}): check endpoint"

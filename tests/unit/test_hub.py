@@ -217,12 +217,23 @@ def test_nobody_there_is_unavailable(cache: Path) -> None:
     hub = Hub("http://127.0.0.1:9", None, cache, sleep=waits.append)
     with pytest.raises(HubUnavailable, match=r"does not reach http://127.0.0.1:9 \(ConnectError: .*refused.*\): check its network"):
         hub.listing(OPEN, "main")
-    assert len(waits) == _hub.TRIES - 1
+    assert len(waits) == _hub.CONNECTS - 1
 
 
-def test_a_failure_is_not_remembered(ask: Callable[..., Hub], server: SimulatedHub) -> None:
+def test_a_hub_that_did_not_answer_is_left_alone_for_a_while(ask: Callable[..., Hub], server: SimulatedHub) -> None:
+    now = [1000.0]
     server.faults.error = 4
-    with pytest.raises(HubUnavailable):
+    for _ in range(2):
+        with pytest.raises(HubUnavailable, match="answers HTTP 503"):
+            ask(clock=lambda: now[0]).listing(OPEN, "main")
+    assert len(server.requests) == 4
+    now[0] += _hub.SILENCE + 1
+    assert ask(clock=lambda: now[0]).listing(OPEN, "main").manifest.commit == server.commit(OPEN)
+
+
+def test_a_no_is_not_remembered(ask: Callable[..., Hub], server: SimulatedHub) -> None:
+    server.faults.error, server.faults.error_status = 1, 403
+    with pytest.raises(HubError):
         ask().listing(OPEN, "main")
     assert ask().listing(OPEN, "main").manifest.commit == server.commit(OPEN)
 
