@@ -1,7 +1,7 @@
 # Everything a developer or a CI machine does here. `make help` lists it.
 PYTHON ?= python3
 BOXES ?= 1
-STAGES ?= lint types sanity unit docs integration molecule faults
+STAGES ?= lint types sanity unit docs integration molecule faults e2e
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
@@ -14,7 +14,7 @@ VENV = .venv/.installed
 pytest = $(if $(wildcard $(1)/test_*.py),.venv/bin/pytest $(1),@echo "$(1): no tests yet")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs integration molecule faults bench-noop build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs integration molecule faults e2e bench-noop build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,7 +40,7 @@ sim-down: demo-down ## take the simulated Sparks away
 engine: $(VENV)
 	$(LAB) engine
 
-test: $(VENV) ## run all of the following up to faults, and say what each took
+test: $(VENV) ## run all of the following up to e2e, and say what each took
 	@.venv/bin/python tools/stages.py $(STAGES)
 
 lint: $(VENV) ## ruff, yamllint, ansible-lint
@@ -69,6 +69,9 @@ molecule: $(VENV) ## roles and the whole playbook on the simulated Sparks
 
 faults: $(VENV) ## bad input and bad luck on the simulated Sparks
 	$(call pytest,tests/faults)
+
+e2e: $(VENV) ## the demo, as a user runs it: the real vLLM on a CPU
+	$(call pytest,tests/e2e)
 
 bench-noop: $(VENV) ## what a run costs that has nothing to do
 	.venv/bin/python tests/benchmarks/noop.py
