@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _, args = self.validate_argument_spec(argument_spec=CONTROLLER_OPTIONS)
+        args = self.validate_argument_spec(argument_spec=CONTROLLER_OPTIONS)[1]
         token = args.pop("token", None)
         host = (task_vars or {}).get("inventory_hostname", "")
         try:

@@ -8,15 +8,12 @@ Addresses may be signed, so no text that leaves here contains one: only its host
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
 from urllib.parse import urlsplit
 
 NO_ROOM, CORRUPT_RECORD = 9, -1
@@ -131,37 +128,26 @@ def run(
     process = subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
     )
-    assert process.stdin and process.stdout
-    lines: list[str] = []
-    reader = threading.Thread(target=_collect, args=(process.stdout, lines), daemon=True)
-    reader.start()
     timed_out = False
     try:
-        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write(text)
-        process.wait(max(timeout, 0.1))
+        output = process.communicate(text, max(timeout, 0.1))[0]
     except subprocess.TimeoutExpired:
         timed_out = True
-    finally:
+        output = _stop(process)
+    except BaseException:
         _stop(process)
-        reader.join()
-        process.stdout.close()
-    return Outcome(parse_failures(lines, jobs), timed_out)
+        raise
+    return Outcome(parse_failures(output.splitlines(), jobs), timed_out)
 
 
-def _collect(stream: IO[str], lines: list[str]) -> None:
-    lines.extend(line.rstrip("\n") for line in stream)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """It writes its record on SIGTERM, and is killed when it does not end."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _stop(process: subprocess.Popen[str]) -> str:
+    """It writes its record on SIGTERM, and is killed when it does not end. Returns its output."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=10)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[0]
 
 
 def parse_failures(lines: Sequence[str], jobs: Sequence[Job]) -> dict[str, Failure]:

@@ -144,9 +144,8 @@ class Transfer:
         return sum(partial_bytes(self.dest, self._files[digest]) for digest in which)
 
     def _url(self, digest: str) -> str:
-        url = self._addresses[self._files[digest].path].url
-        assert url  # what has none came with its content, and was settled first
-        return url
+        # What has none came with its content, and was settled first.
+        return self._addresses[self._files[digest].path].url or ""
 
     def _prepare(self) -> None:
         """Make the directory of parts, remove what cannot be continued, and write what the controller handed over."""
@@ -258,7 +257,7 @@ def asked_to_wait(url: str) -> float | None:
     """The seconds that a host which answers 429 asks for, if it does."""
     request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
     try:
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.build_opener().open(request, timeout=10):
             return None
     except urllib.error.HTTPError as exc:
         with exc:

@@ -66,7 +66,7 @@ def read_marker(dest: str) -> Marker | None:
         with open(os.path.join(dest, MARKER), encoding="utf-8") as stream:
             document = json.load(stream)
         entries = [(make_file(e["path"], e["size"], e["sha256"], e["git_sha1"]), int(e["mtime_ns"])) for e in document["files"]]
-        files = {file.path: file for file, _ in entries}
+        files = {file.path: file for file, mtime_ns in entries}
         present = {file.path: Present(file.size, mtime_ns, file.sha256) for file, mtime_ns in entries}
         return Marker(document["repo"], document["revision"], document["commit"], files, present)
     except (OSError, ValueError, KeyError, TypeError, SnapshotError):
