@@ -30,7 +30,7 @@ def document(
     run); C(failure) is the message of the step that stopped the proof. Every failure that a module returned is listed, then the message
     when no list says it already.
     """
-    found = next((c for c in spark["containers"] if c["name"] == container), {})
+    found: Mapping[str, Any] = next((c for c in spark["containers"] if c["name"] == container), {})
     failures = [
         *(_startup_failure(entry) for entry in startup.get("failures") or []),
         *(str(entry) for entry in probes.get("failures") or []),

@@ -13,7 +13,7 @@ SPARK = {
 IMAGE = {"id": "sha256:1", "digest": "sha256:2", "vllm_version": "0.19.1.dev6"}
 STARTUP = {"startup": {"vllm_version": "0.19.1.dev6", "ready": True}, "failures": []}
 PROBES = {"probes": [{"name": "fact", "ok": True}, {"name": "json", "ok": False}], "failures": []}
-SPEED = {
+SPEED: dict[str, Any] = {
     "sequential": {"decode_tok_s": {"mean": 51.56}, "ttft_ms": {"mean": 53.2}},
     "long": None,
     "parallel": {"aggregate_tok_s": 114.6},
