@@ -134,8 +134,10 @@ def train(image: str, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
         name = f"spark-sim-train-{uuid.uuid4().hex[:8]}"
         command = ["docker", "run", "--rm", "--name", name, "--label", "dgx.spark.sim=train", "--network", "none", "--shm-size", "1g"]
-        command += ["--user", f"{os.getuid()}:{os.getgid()}", "-e", "HOME=/tmp", "-e", "PYTHONDONTWRITEBYTECODE=1"]
-        command += ["-v", f"{FOLDER}:/train:ro", "-v", f"{place}:/out", "--entrypoint", "python3", image, "-u", "/train/train.py", "/out/model"]
+        command += ["--user", f"{os.getuid()}:{os.getgid()}", "-v", f"{FOLDER}:/lab/sim/vllm_cpu:ro", "-v", f"{place}:/out"]
+        for variable in ("HOME=/tmp", "PYTHONPATH=/lab", "PYTHONDONTWRITEBYTECODE=1"):
+            command += ["-e", variable]
+        command += ["--entrypoint", "python3", image, "-u", "-W", "ignore", "-m", "sim.vllm_cpu.train", "/out/model"]
         try:
             _run(command, timeout=3600)
         finally:
