@@ -15,43 +15,74 @@ import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 REQUEST_S = 10.0
 # The rest of what a model took may stay with the process (buffers, the runner's own heap). Only the GPU's part counts: it is the box's
 # own memory on a GB10, while the CPU's part is a mapped file, which never lowered what is available.
 BACK_SHARE = 0.9
+# Ollama's sizes are estimates, and other programs move memory too: when nothing more has come back for so long, nothing will.
+SETTLED_S = 15.0
+NOISE = 64 * 1024**2  # bytes by which a box's memory moves by itself
+ASK_AGAIN_S = 5.0
 
 
 class OllamaError(Exception):
     """Ollama answered with an error, or not in time; the message names cause and remedy."""
 
 
+class OllamaRefuses(OllamaError):
+    """Ollama answered with an error."""
+
+
 @dataclass(frozen=True)
 class Model:
-    """A loaded model; sizes in bytes."""
+    """A loaded model; sizes in bytes. Ollama lets go of it at C(expires), a time.time(); None when it does not say."""
 
     name: str
     size: int
     size_vram: int
+    expires: float | None = None
 
     @property
     def split(self) -> dict[str, Any] | None:
-        """The shares of CPU and GPU when it lies in both, as C(ollama ps) rounds them. None when it does not, or nobody knows."""
-        if not 0 < self.size_vram < self.size:
+        """The shares of CPU and GPU when a part of it lies in the CPU's memory, as C(ollama ps) rounds them. None when all is on the GPU,
+        or nobody knows."""
+        if not 0 <= self.size_vram < self.size:
             return None
         cpu = round(100 * (self.size - self.size_vram) / self.size)
         return {"name": self.name, "cpu_percent": cpu, "gpu_percent": 100 - cpu}
 
 
-class Ollama:
-    """One Ollama, by its URL."""
+@dataclass(frozen=True)
+class Freed:
+    """What came back: bytes, and a warning when it is much less than expected."""
 
-    def __init__(self, url: str) -> None:
+    size: int
+    warning: str | None = None
+
+
+class Ollama:
+    """One Ollama, by its URL. Proxies are not used: it is the box's own."""
+
+    def __init__(self, url: str, timeout: float = REQUEST_S) -> None:
         self.url = url
+        self._timeout = timeout
         self._parts = urllib.parse.urlsplit(url)
         if self._parts.scheme not in ("http", "https") or not self._parts.hostname:
             raise OllamaError(f"{url} is no URL of an Ollama, such as http://127.0.0.1:11434")
+
+    @property
+    def port(self) -> int:
+        return self._parts.port or (443 if self._parts.scheme == "https" else 80)
+
+    def version(self) -> str | None:
+        """Its version; None when nobody listens. Raises OllamaError."""
+        try:
+            return str(self._call("GET", "/api/version").get("version"))
+        except ConnectionRefusedError:
+            return None
 
     def loaded(self) -> list[Model] | None:
         """What is loaded; None when nobody listens. Raises OllamaError."""
@@ -59,19 +90,31 @@ class Ollama:
             answer = self._call("GET", "/api/ps")
         except ConnectionRefusedError:
             return None
-        return [Model(m["name"], int(m.get("size") or 0), int(m.get("size_vram") or 0)) for m in answer.get("models") or []]
+        try:
+            return [
+                Model(str(m["name"]), int(m.get("size") or 0), int(m.get("size_vram") or 0), _moment(m.get("expires_at")))
+                for m in answer["models"] or []
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OllamaError(f"{self.url} does not speak Ollama's API (/api/ps: {error!r}): correct the URL") from error
 
     def unload(self, name: str) -> None:
-        """Ask a model to go. Raises OllamaError."""
+        """Ask a model to go. Raises OllamaError; a connection that is refused means that all are gone."""
         try:
-            self._call("POST", "/api/generate", {"model": name, "keep_alive": 0})
-        except OllamaError:
-            # A model for embeddings only does not generate.
-            self._call("POST", "/api/embed", {"model": name, "input": "", "keep_alive": 0})
+            try:
+                self._call("POST", "/api/generate", {"model": name, "keep_alive": 0})
+            except OllamaRefuses as first:
+                # A model for embeddings only does not generate.
+                try:
+                    self._call("POST", "/api/embed", {"model": name, "input": "", "keep_alive": 0})
+                except OllamaRefuses:
+                    raise first from None
+        except ConnectionRefusedError:
+            return
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._parts.port, timeout=REQUEST_S)
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._timeout)
         try:
             connection.request(method, self._parts.path.rstrip("/") + path, json.dumps(body) if body else None)
             response = connection.getresponse()
@@ -79,55 +122,113 @@ class Ollama:
         except ConnectionRefusedError:
             raise
         except (OSError, http.client.HTTPException) as error:
-            raise OllamaError(f"Ollama at {self.url} does not answer {path} ({error}): systemctl restart ollama") from error
+            raise OllamaError(
+                f"Ollama at {self.url} does not answer {path} ({error}): look at 'journalctl -u ollama', then 'systemctl restart ollama'"
+            ) from error
         finally:
             connection.close()
         try:
-            answer: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            raise OllamaError(f"{self.url} does not speak Ollama's API ({path}: {text[:80]!r})") from error
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
         if response.status != 200:
-            raise OllamaError(f"Ollama answers {response.status} to {path}: {answer.get('error', text)[:200]}")
+            reason = answer.get("error", text) if isinstance(answer, dict) else text
+            raise OllamaRefuses(f"Ollama answers {response.status} to {path}: {str(reason)[:200]}")
+        if not isinstance(answer, dict):
+            raise OllamaError(f"{self.url} does not speak Ollama's API ({path}: {text[:80]!r}): correct the URL")
         return answer
+
+
+def _moment(text: Any) -> float | None:
+    """Go's time stamp, whose fraction may have nine digits."""
+    if not isinstance(text, str):
+        return None
+    head, dot, tail = text.partition(".")
+    zone = tail.lstrip("0123456789")
+    fraction = tail[: len(tail) - len(zone)][:6].ljust(6, "0")
+    try:
+        return datetime.fromisoformat(f"{head}.{fraction}{zone}" if dot else text).timestamp()
+    except ValueError:
+        return None
 
 
 def chosen(loaded: Sequence[Model], names: Sequence[str] | None) -> list[Model]:
     """The loaded models that are meant: all, or those named. A name without a tag means its tag latest, and case does not matter."""
     if names is None:
         return list(loaded)
-    wanted = {(name if ":" in name else f"{name}:latest").lower() for name in names}
+    # The tag is behind the last slash: a registry before it may have a port.
+    wanted = {(name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest").lower() for name in names}
     return [model for model in loaded if model.name.lower() in wanted]
 
 
-def wait_unloaded(
+def unload(
     ollama: Ollama,
-    models: Sequence[Model],
+    names: Sequence[str] | None,
+    available: Callable[[], int],
+    timeout: float,
+    clients: Callable[[], Sequence[str]] = tuple,
+    poll: float = 0.5,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Freed:
+    """Ask models to go, and wait for at most C(timeout) seconds until they are gone and their memory is back.
+
+    What a client loads meanwhile is asked again. C(available) reads MemAvailable in bytes; C(clients) tells who is connected to Ollama,
+    as evidence. Raises OllamaError with what is known when the time is up.
+    """
+    before, deadline = available(), clock() + timeout
+    taken: dict[str, int] = {}
+    asked: dict[str, float] = {}
+    again = 0
+    while left := chosen(ollama.loaded() or [], names):
+        for model in left:
+            taken[model.name] = max(model.size_vram, taken.get(model.name, 0))
+            # One that was asked is due at once. If it is not, a client has used or loaded it since.
+            comes_back = model.expires is None or model.expires > time.time() + 1
+            if model.name not in asked or (comes_back and clock() - asked[model.name] >= ASK_AGAIN_S):
+                again += model.name in asked
+                ollama.unload(model.name)
+                asked[model.name] = clock()
+        if clock() >= deadline:
+            raise OllamaError(_stuck(left, timeout, again, clients()))
+        sleep(poll)
+    return _wait_memory(sorted(taken), sum(taken.values()), available, before, deadline, timeout, poll, sleep, clock)
+
+
+def _stuck(left: Sequence[Model], timeout: float, again: int, clients: Sequence[str]) -> str:
+    models = ", ".join(f"{model.name} ({model.size / 2**30:.1f} GiB)" for model in left)
+    if clients:
+        shown = ", ".join(sorted(clients)[:3])
+        why = f"{len(clients)} connections of clients are open ({shown}), and Ollama waits for requests in flight"
+    else:
+        why = "no client is connected, so it is stuck"
+    if again:
+        why += f"; it was asked {again} more times, because it was used or loaded again"
+    return f"{models} did not unload within {timeout:g} s: {why}. End the clients, or 'systemctl restart ollama', and run again"
+
+
+def _wait_memory(
+    names: Sequence[str],
+    size: int,
     available: Callable[[], int],
     before: int,
+    deadline: float,
     timeout: float,
-    poll: float = 0.5,
-) -> int:
-    """Wait until the models are gone and their memory is back; the freed bytes. Raises OllamaError with what is known when the time is up.
-
-    C(available) reads MemAvailable in bytes, C(before) is what it was when they were asked to go.
-    """
-    deadline = time.monotonic() + timeout
-    names = {model.name for model in models}
-    expected = int(BACK_SHARE * sum(model.size_vram for model in models))
-    while True:
-        left = [model.name for model in ollama.loaded() or [] if model.name in names]
+    poll: float,
+    sleep: Callable[[float], None],
+    clock: Callable[[], float],
+) -> Freed:
+    expected = int(BACK_SHARE * size)
+    best, moved = available() - before, clock()
+    while best < expected:
+        progress = f"{', '.join(names)} unloaded, but only {max(best, 0) / 2**30:.1f} of {size / 2**30:.1f} GiB came back"
+        if clock() - moved >= SETTLED_S:
+            return Freed(max(best, 0), f"{progress}, and nothing more in the last {SETTLED_S:g} s: something else took it, or it was less")
+        if clock() >= deadline:
+            raise OllamaError(f"{progress} within {timeout:g} s: 'systemctl restart ollama' gives the rest back, or allow more time")
+        sleep(poll)
         freed = available() - before
-        if not left and freed >= expected:
-            return freed
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(poll)
-    if left:
-        raise OllamaError(
-            f"{', '.join(left)} did not unload within {timeout:g} s: a client may be using it, or it is stuck."
-            " End the clients, or 'systemctl restart ollama', and run again"
-        )
-    raise OllamaError(
-        f"{', '.join(sorted(names))} unloaded, but only {freed / 2**30:.1f} of {expected / 2**30:.1f} GiB came back within {timeout:g} s:"
-        " 'systemctl restart ollama' gives the rest back"
-    )
+        if freed > best + NOISE:
+            moved = clock()
+        best = max(best, freed)
+    return Freed(max(best, 0))

@@ -11,8 +11,9 @@ module: ollama_models
 short_description: Get the memory of Ollama's models back
 version_added: "0.1.0"
 description:
-  - Asks every loaded model to go, then waits until none of them is loaded and the box's available memory has grown by what they took.
-  - A model that answers requests goes when they are done, so the wait covers them.
+  - Asks every loaded model to go, then waits until none of them is loaded and the box's available memory has grown by what they took on the
+    GPU. When all are gone and no more memory has come back for 15 s, it is content with a warning, because Ollama's sizes are estimates.
+  - A model that answers requests goes when they are done, so the wait covers them. One that a client loads again is asked again.
   - A box on which no Ollama listens is in the wanted state.
 author:
   - The dgx.spark maintainers (@dgx-spark)
@@ -26,8 +27,10 @@ attributes:
     support: full
   idempotent:
     support: full
+    details: As long as no client loads a model in between.
 notes:
   - The next request of a client loads a model again. Stop the service to prevent that.
+  - Proxies are not used.
 options:
   url:
     description: Where Ollama listens.
@@ -66,7 +69,7 @@ unloaded:
   elements: str
   returned: always
 split:
-  description: Those of them that lay partly in the CPU's memory, which makes them run at a fraction of their speed.
+  description: Those of them that lay in the CPU's memory, wholly or partly, which makes them run at a fraction of their speed.
   type: list
   elements: dict
   returned: always
@@ -81,7 +84,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._memory import read_memory
-from ansible_collections.dgx.spark.plugins.module_utils._ollama import Model, Ollama, OllamaError, chosen, wait_unloaded
+from ansible_collections.dgx.spark.plugins.module_utils._ollama import Model, Ollama, OllamaError, chosen, unload
+from ansible_collections.dgx.spark.plugins.module_utils._proc import clients_of
 
 
 def available() -> int:
@@ -93,8 +97,8 @@ def described(models: list[Model]) -> str:
     return "".join(f"{model.name} ({model.size / 1e9:.1f} GB)\n" for model in models)
 
 
-def run(params: dict[str, Any], check_mode: bool, result: dict[str, Any]) -> None:
-    """Plan and apply; fills C(result) as it goes, so that a failure still returns what was found. Raises OllamaError."""
+def run(params: dict[str, Any], check_mode: bool, result: dict[str, Any]) -> str | None:
+    """Plan and apply; fills C(result) as it goes, so that a failure still returns what was found. Returns a warning. Raises OllamaError."""
     ollama = Ollama(params["url"])
     loaded = ollama.loaded() or []
     models = chosen(loaded, params["names"])
@@ -104,11 +108,10 @@ def run(params: dict[str, Any], check_mode: bool, result: dict[str, Any]) -> Non
     result["split"] = [model.split for model in models if model.split]
     result["diff"] = {"before": described(loaded), "after": described(stay), "before_header": "loaded", "after_header": "loaded"}
     if check_mode or not models:
-        return
-    before = available()
-    for model in models:
-        ollama.unload(model.name)
-    result["freed_bytes"] = wait_unloaded(ollama, models, available, before, params["timeout"])
+        return None
+    freed = unload(ollama, params["names"], available, params["timeout"], clients=lambda: clients_of(ollama.port))
+    result["freed_bytes"] = freed.size
+    return freed.warning
 
 
 def main() -> None:
@@ -123,9 +126,11 @@ def main() -> None:
     )
     result: dict[str, Any] = {"changed": False, "unloaded": [], "split": [], "freed_bytes": 0}
     try:
-        run(module.params, module.check_mode, result)
+        warning = run(module.params, module.check_mode, result)
     except (OllamaError, OSError) as exc:
         module.fail_json(msg=str(exc), exception=exc, **result)
+    if warning:
+        module.warn(warning)
     module.exit_json(**result)
 
 
