@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import socket
-from collections.abc import Iterator
 
-from ansible_collections.dgx.spark.plugins.module_utils._box import listening
+from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, owners, tcp_sockets
 
 
 class PortTaken(Exception):
@@ -43,26 +40,7 @@ def check_free(bind: str, port: int) -> None:
 
 def holder(port: int) -> str:
     """The process that listens on a port, as C(name (pid 123)); of another user's only root sees it."""
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if any(link in sockets for link in _open_files(pid)):
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                return f"{file.read().strip()} (pid {pid})"
+    listeners = [found.inode for found in tcp_sockets() if found.port == port and found.state == LISTEN]
+    for process in owners(listeners).values():
+        return f"{process.name} (pid {process.pid})"
     return "another process"
-
-
-def _open_files(pid: str) -> Iterator[str]:
-    """What a process has open, as links; nothing of one that has ended or is somebody else's."""
-    with contextlib.suppress(OSError):
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
-
-
-def _listening_inodes(port: int) -> set[str]:
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:  # a box may have no IPv6
-            if inode := listening(file.read()).get(port):
-                found.add(inode)
-    return found

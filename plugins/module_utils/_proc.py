@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 LISTEN, ESTABLISHED = "0A", "01"
@@ -73,15 +74,19 @@ def owners(inodes: Iterable[str]) -> dict[str, Process]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[str, Process] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")) if wanted else ():
-        try:
-            links = {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
-        except OSError:
-            continue  # it has ended meanwhile, or is somebody else's
-        for link in links & set(wanted):
+        for link in wanted.keys() & set(_open_files(pid)):
             found.setdefault(wanted[link], _process(int(pid)))
         if len(found) == len(wanted):
             break
     return found
+
+
+def _open_files(pid: str) -> Iterator[str]:
+    """What a process has open, as links; nothing of one that has ended or is somebody else's."""
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
 
 
 def _process(pid: int) -> Process:
