@@ -12,10 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, parse_tcp
+
 GPU_QUERY = ("name", "compute_cap", "driver_version", "memory.total", "uuid")
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
 SPEC_DIGEST, RECIPE, VLLM_VERSION = "dgx.spark.spec_digest", "dgx.spark.recipe", "dgx.spark.vllm_version"
-_LISTEN = "0A"
+NEVER = "0001-01-01T00:00:00Z"  # what Docker says of a container that was never started
 
 
 def memory(meminfo: str) -> dict[str, float]:
@@ -60,11 +62,13 @@ def operating_system(os_release: str, dgx_release: str) -> dict[str, str | None]
     }
 
 
-def docker_info(output: str) -> dict[str, Any]:
+def docker_info(output: str, api_version: str | None = None) -> dict[str, Any]:
     """The facts of C(docker info --format '{{json .}}'); an engine that does not answer is C(running) false, with its error."""
     try:
-        info: Mapping[str, Any] = json.loads(output)
+        info = json.loads(output)
     except ValueError:
+        info = None
+    if not isinstance(info, dict):
         return docker_down("its answer is no JSON")
     errors = info.get("ServerErrors")
     if errors:
@@ -73,6 +77,7 @@ def docker_info(output: str) -> dict[str, Any]:
         "running": True,
         "error": None,
         "version": info.get("ServerVersion"),
+        "api_version": api_version,
         "runtimes": sorted(info.get("Runtimes") or {}),
         "default_runtime": info.get("DefaultRuntime"),
         "root_dir": info.get("DockerRootDir"),
@@ -82,7 +87,7 @@ def docker_info(output: str) -> dict[str, Any]:
 
 def docker_down(error: str) -> dict[str, Any]:
     """The facts of an engine that does not answer."""
-    absent = dict.fromkeys(("version", "default_runtime", "root_dir", "cgroup_driver"))
+    absent = dict.fromkeys(("version", "api_version", "default_runtime", "root_dir", "cgroup_driver"))
     return {"running": False, "error": error.strip(), "runtimes": [], **absent}
 
 
@@ -101,7 +106,7 @@ def containers(inspected: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
                 "image": container["Config"]["Image"],
                 "image_id": container["Image"],
                 "state": container["State"]["Status"],
-                "started_at": container["State"]["StartedAt"],
+                "started_at": started if (started := container["State"]["StartedAt"]) != NEVER else None,
                 "restart_count": container["RestartCount"],
                 "exit_code": container["State"]["ExitCode"],
                 "spec_digest": labels.get(SPEC_DIGEST),
@@ -116,19 +121,19 @@ def publisher(inspected: Sequence[Mapping[str, Any]], port: int) -> str | None:
     """The name of the running container that publishes C(port) of the box, null when none does."""
     for container in inspected:
         for bindings in (container["NetworkSettings"].get("Ports") or {}).values():
-            if any(int(binding["HostPort"]) == port for binding in bindings or []):
+            if any(binding.get("HostPort") == str(port) for binding in bindings or []):
                 return str(container["Name"]).lstrip("/")
     return None
 
 
+def named(inspected: Sequence[Mapping[str, Any]], container_id: str | None) -> str | None:
+    """The name of the container with this id."""
+    return next((str(container["Name"]).lstrip("/") for container in inspected if container["Id"] == container_id), None)
+
+
 def listening(table: str) -> dict[int, str]:
     """Port → socket inode of every listening socket in a /proc/net/tcp or tcp6 table."""
-    found = {}
-    for line in table.splitlines()[1:]:
-        cells = line.split()
-        if len(cells) > 9 and cells[3] == _LISTEN:
-            found[int(cells[1].rsplit(":", 1)[1], 16)] = cells[9]
-    return found
+    return {found.port: found.inode for found in parse_tcp(table) if found.state == LISTEN}
 
 
 def packages(output: str) -> dict[str, str]:

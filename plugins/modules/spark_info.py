@@ -13,7 +13,8 @@ version_added: "0.1.0"
 description:
   - Reads what a deployment needs to know of a box in one go. The GPU and its driver, memory, disk, Docker, the container toolkit, Ollama,
     the containers of this collection, a port, the weights and the evidence.
-  - What is absent is a fact and no failure, so it runs on a virgin box. Every command it runs is bounded, so a hanging Docker is one, too.
+  - What is absent is a fact and no failure, so it runs on a virgin box. Every command it runs is bounded, so a Docker or a driver that
+    hangs is one, too.
 author:
   - The dgx.spark maintainers (@dgx-spark)
 extends_documentation_fragment:
@@ -89,6 +90,9 @@ spark:
       description: C(name), C(compute_capability), C(driver_version), C(memory_mib) (null on a GB10) and C(uuid) of each.
       type: list
       elements: dict
+    gpu_error:
+      description: Why nvidia-smi shows no GPU, null when it does.
+      type: str
     disk:
       description: C(path), C(total_gb) and C(free_gb) of the disk under O(model_dir).
       type: dict
@@ -96,7 +100,7 @@ spark:
       description: The same of Docker's own directory, null when Docker does not run.
       type: dict
     docker:
-      description: C(running), C(error), C(version), C(runtimes), C(default_runtime), C(root_dir) and C(cgroup_driver).
+      description: C(running), C(error), C(version), C(api_version), C(runtimes), C(default_runtime), C(root_dir) and C(cgroup_driver).
       type: dict
     toolkit:
       description: Package to version of NVIDIA's container toolkit, as far as installed.
@@ -109,10 +113,12 @@ spark:
       type: list
       elements: dict
     ports:
-      description: For each of O(ports) null, or the C(process), C(pid) and C(container) that hold it.
+      description: For each of O(ports) null, or the C(process), C(pid) and C(container) that hold it. Each may be null by itself.
       type: dict
     model:
-      description: C(path), C(repo), C(revision), C(commit), C(complete), C(bytes) and C(problem) of the weights, null when there are none.
+      description:
+        - C(path), C(repo), C(revision), C(commit), C(complete), C(bytes) and C(problem) of the weights, null when O(model_dir) is empty.
+        - They are complete when every file has the size and time that it had when it was verified. C(problem) says what has not.
       type: dict
     evidence:
       description: The evidence of O(container), null when there is none.
@@ -122,37 +128,56 @@ spark:
       type: str
 """
 
-import http.client
 import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
-import urllib.parse
+from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _box
+from ansible_collections.dgx.spark.plugins.module_utils._ollama import Ollama, OllamaError
+from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, owners, tcp_sockets
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
 
 COMMAND_S = 10
+OLLAMA_S = 2
 
 
-def run(*argv: str) -> tuple[bool, str]:
-    """Did the command end well, and what it printed (its errors when it did not). A missing one, or one that hangs, did not."""
+@dataclass(frozen=True)
+class Ran:
+    """A command that was run: did it end well, what it printed, and why it did not end well."""
+
+    ok: bool
+    output: str
+    error: str
+
+
+def run(*argv: str) -> Ran:
+    """Run a command for a bounded time. One that is missing, or hangs, did not end well."""
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        process = subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True)
     except FileNotFoundError:
-        return False, f"{argv[0]} is not installed"
+        return Ran(False, "", f"{argv[0]} is not installed")
+    except OSError as exc:
+        return Ran(False, "", f"{argv[0]} cannot be run: {exc.strerror}")
+    try:
+        output, error = process.communicate(timeout=COMMAND_S)
     except subprocess.TimeoutExpired:
-        return False, f"{argv[0]} did not answer within {COMMAND_S} s"
-    return done.returncode == 0, done.stdout if done.returncode == 0 else done.stderr or done.stdout
+        # Not waited for: a process that a driver holds does not even end when it is killed.
+        os.killpg(process.pid, signal.SIGKILL)
+        return Ran(False, "", f"{argv[0]} did not answer within {COMMAND_S} s")
+    return Ran(process.returncode == 0, output, (error or output).strip() if process.returncode else "")
 
 
 def read(path: str) -> str:
     """The file's content, empty when there is none."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""
@@ -169,86 +194,82 @@ def document(path: str) -> dict[str, Any] | None:
 
 def disk(path: str) -> dict[str, Any]:
     """Room on the disk of the nearest parent of C(path) that exists."""
+    path = os.path.abspath(path)
     while not os.path.exists(path):
-        path = os.path.dirname(path) or "/"
+        path = os.path.dirname(path)
     usage = shutil.disk_usage(path)
     return {"path": path, "total_gb": round(usage.total / 1e9, 1), "free_gb": round(usage.free / 1e9, 1)}
 
 
+def docker() -> dict[str, Any]:
+    """Docker, as its own command sees it."""
+    info = run("docker", "info", "--format", "{{json .}}")
+    if not info.ok:
+        return _box.docker_down(info.error)
+    version = run("docker", "version", "--format", "{{.Server.APIVersion}}")
+    return _box.docker_info(info.output, version.output.strip() or None)
+
+
 def inspect_containers() -> list[dict[str, Any]]:
-    ok, ids = run("docker", "ps", "--all", "--quiet", "--no-trunc")
-    if not ok or not ids.split():
+    """All containers. Empty when Docker does not tell in time."""
+    ids = run("docker", "ps", "--all", "--quiet", "--no-trunc").output.split()
+    if not ids:
         return []
     # One that is removed meanwhile is an error of the command; the others are printed all the same.
-    done = subprocess.run(["docker", "inspect", *ids.split()], capture_output=True, text=True, timeout=COMMAND_S, check=False)
-    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    try:
+        found: list[dict[str, Any]] = json.loads(run("docker", "inspect", "--type", "container", *ids).output or "[]")
+    except ValueError:
+        return []
     return found
 
 
-def holder(port: int, inspected: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Who listens on the port."""
-    sockets = {**_box.listening(read("/proc/net/tcp6")), **_box.listening(read("/proc/net/tcp"))}
-    container = _box.publisher(inspected, port)
-    if port not in sockets and not container:
-        return None
-    pid = _owner(sockets.get(port, ""))
-    return {"process": read(f"/proc/{pid}/comm").strip() or None if pid else None, "pid": pid, "container": container}
-
-
-def _owner(inode: str) -> int | None:
-    """The process that has the socket open."""
-    target = f"socket:[{inode}]"
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            files = os.scandir(f"/proc/{pid}/fd")
-        except OSError:  # it ended meanwhile
-            continue
-        with files:
-            for entry in files:
-                try:
-                    if os.readlink(entry.path) == target:
-                        return int(pid)
-                except OSError:
-                    continue
-    return None
+def holders(ports: list[int], inspected: list[dict[str, Any]]) -> dict[str, dict[str, Any] | None]:
+    """Who listens on each port, or publishes it."""
+    sockets = {found.port: found.inode for found in tcp_sockets() if found.state == LISTEN and found.port in ports}
+    processes = owners(sockets.values())
+    held: dict[str, dict[str, Any] | None] = {}
+    for port in ports:
+        process = processes.get(sockets.get(port, ""))
+        container = _box.publisher(inspected, port) or (_box.named(inspected, process.container) if process else None)
+        held[str(port)] = None
+        if port in sockets or container:
+            held[str(port)] = {
+                "process": process.name if process else None,
+                "pid": process.pid if process else None,
+                "container": container,
+            }
+    return held
 
 
 def ollama(url: str) -> dict[str, Any]:
     """Is Ollama there, does it answer, and what has it loaded?"""
-    found: dict[str, Any] = {"present": shutil.which("ollama") is not None, "running": False, "version": None, "models": []}
-    version, loaded = _get(url, "/api/version"), _get(url, "/api/ps")
+    installed = bool(shutil.which("ollama")) or any(map(os.path.exists, ("/usr/local/bin/ollama", "/etc/systemd/system/ollama.service")))
+    found: dict[str, Any] = {"present": installed, "running": False, "version": None, "models": []}
+    try:
+        server = Ollama(url, timeout=OLLAMA_S)
+        loaded = server.loaded()
+        version = server.version() if loaded is not None else None
+    except OllamaError:
+        return found
     if loaded is None:
         return found
-    models = [{"name": m.get("name"), "size": m.get("size"), "size_vram": m.get("size_vram")} for m in loaded.get("models") or []]
-    return {"present": True, "running": True, "version": (version or {}).get("version"), "models": models}
-
-
-def _get(url: str, path: str) -> dict[str, Any] | None:
-    parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=3)
-    try:
-        connection.request("GET", path)
-        answer = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
-    return answer if isinstance(answer, dict) else None
+    models = [{"name": model.name, "size": model.size, "size_vram": model.size_vram} for model in loaded]
+    return {"present": True, "running": True, "version": version, "models": models}
 
 
 def model(path: str) -> dict[str, Any] | None:
     """The weights as their marker describes them, and whether every file is still as it was verified."""
     marker = read_marker(path)
-    if marker is None:
+    if marker is None and not (os.path.isdir(path) and os.listdir(path)):
         return None
     found = problem(path, marker)
-    size = sum(present.size for present in marker.present.values())
-    source = {"repo": marker.repo, "revision": marker.revision, "commit": marker.commit}
-    return {"path": path, **source, "complete": not found, "bytes": size, "problem": found}
+    source = {"repo": marker.repo, "revision": marker.revision, "commit": marker.commit} if marker else {}
+    size = sum(present.size for present in marker.present.values()) if marker else 0
+    return {"path": path, "repo": None, "revision": None, "commit": None, **source, "complete": not found, "bytes": size, "problem": found}
 
 
 def python_docker() -> str | None:
+    """The version that the docker modules would find."""
     try:
         return importlib.metadata.version("docker")
     except importlib.metadata.PackageNotFoundError:
@@ -256,19 +277,22 @@ def python_docker() -> str | None:
 
 
 def toolkit() -> dict[str, str]:
-    query = ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\n", *_box.TOOLKIT_PACKAGES]
-    if not shutil.which(query[0]):
-        return {}
-    # It fails when one of the packages is unknown, and prints the others all the same.
-    return _box.packages(subprocess.run(query, capture_output=True, text=True, timeout=COMMAND_S, check=False).stdout)
+    """The toolkit's packages. The query fails when one of them is unknown, and prints the others all the same."""
+    return _box.packages(run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\n", *_box.TOOLKIT_PACKAGES).output)
+
+
+def gpus() -> tuple[list[dict[str, Any]], str | None]:
+    """The GPUs, and why there are none."""
+    smi = run("nvidia-smi", f"--query-gpu={','.join(_box.GPU_QUERY)}", "--format=csv,noheader")
+    found = _box.gpus(smi.output) if smi.ok else []
+    return found, None if found else smi.error or smi.output.strip() or "nvidia-smi shows none"
 
 
 def look(params: dict[str, Any]) -> dict[str, Any]:
     """All facts of the box."""
-    ok, output = run("docker", "info", "--format", "{{json .}}")
-    docker = _box.docker_info(output) if ok else _box.docker_down(output)
-    inspected = inspect_containers() if docker["running"] else []
-    ok, smi = run("nvidia-smi", f"--query-gpu={','.join(_box.GPU_QUERY)}", "--format=csv,noheader")
+    engine = docker()
+    inspected = inspect_containers() if engine["running"] else []
+    devices, gpu_error = gpus()
     system = os.uname()
     return {
         "architecture": system.machine,
@@ -276,14 +300,15 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "os": _box.operating_system(read("/etc/os-release"), read("/etc/dgx-release")),
         "memory": _box.memory(read("/proc/meminfo")),
-        "gpus": _box.gpus(smi) if ok else [],
+        "gpus": devices,
+        "gpu_error": gpu_error,
         "disk": disk(params["model_dir"]),
-        "docker_disk": disk(docker["root_dir"]) if docker["root_dir"] else None,
-        "docker": docker,
+        "docker_disk": disk(engine["root_dir"]) if engine["root_dir"] else None,
+        "docker": engine,
         "toolkit": toolkit(),
         "ollama": ollama(params["ollama_url"]),
         "containers": _box.containers(inspected, params["container"]),
-        "ports": {str(port): holder(port, inspected) for port in params["ports"]},
+        "ports": holders(params["ports"], inspected),
         "model": model(params["model_dir"]),
         "evidence": document(os.path.join(params["evidence_dir"], f"{params['container']}.json")) if params["container"] else None,
         "python_docker": python_docker(),

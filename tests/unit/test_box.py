@@ -36,11 +36,24 @@ def test_dgx_os_is_told_from_ubuntu() -> None:
     assert _box.operating_system(ubuntu, "") == {**expected, "dgx_os": None}
 
 
-def test_docker_that_runs() -> None:
-    info = {"ServerVersion": "28.2.2", "Runtimes": {"runc": {}, "nvidia": {}}, "DefaultRuntime": "runc", "DockerRootDir": "/var/lib/docker"}
-    found = _box.docker_info(json.dumps(info))
-    assert found["running"]
-    assert found["runtimes"] == ["nvidia", "runc"]
+# As they print it, without what is not read. Only the new one has a status of each runtime, and knows of CDI.
+DOCKER_20 = """{"Containers":6,"Driver":"overlay2","Warnings":null,"CgroupDriver":"cgroupfs","CgroupVersion":"1","ServerVersion":"20.10.24+dfsg1",
+"DockerRootDir":"/var/lib/docker","Runtimes":{"io.containerd.runc.v2":{"path":"runc"},"io.containerd.runtime.v1.linux":{"path":"runc"},
+"nvidia":{"path":"nvidia-container-runtime"},"runc":{"path":"runc"}},"DefaultRuntime":"nvidia"}"""
+DOCKER_28 = """{"Containers":1,"Driver":"overlay2","Warnings":null,"CgroupDriver":"systemd","CgroupVersion":"2","ServerVersion":"28.2.2",
+"DockerRootDir":"/var/lib/docker","CDISpecDirs":["/etc/cdi","/var/run/cdi"],"Runtimes":{"io.containerd.runc.v2":{"path":"runc","status":
+{"org.opencontainers.runtime-spec.features":"{}"}},"runc":{"path":"runc","status":{}}},"DefaultRuntime":"runc","ClientInfo":{"Version":"28.2.2"}}"""
+
+
+@pytest.mark.parametrize(
+    ("output", "version", "cgroups", "default", "nvidia"),
+    [(DOCKER_20, "20.10.24+dfsg1", "cgroupfs", "nvidia", True), (DOCKER_28, "28.2.2", "systemd", "runc", False)],
+)
+def test_docker_that_runs(output: str, version: str, cgroups: str, default: str, nvidia: bool) -> None:
+    found = _box.docker_info(output, "1.41")
+    assert (found["running"], found["error"], found["version"], found["api_version"]) == (True, None, version, "1.41")
+    assert (found["cgroup_driver"], found["default_runtime"], found["root_dir"]) == (cgroups, default, "/var/lib/docker")
+    assert ("nvidia" in found["runtimes"]) == nvidia
 
 
 def test_docker_that_does_not_run_is_a_fact() -> None:
@@ -48,6 +61,8 @@ def test_docker_that_does_not_run_is_a_fact() -> None:
     found = _box.docker_info(json.dumps({"ServerErrors": ["Cannot connect to the Docker daemon"]}))
     assert (found["running"], found["error"]) == (False, "Cannot connect to the Docker daemon")
     assert _box.docker_info("hello")["running"] is False
+    assert _box.docker_info("[]")["running"] is False
+    assert _box.docker_down("x").keys() == _box.docker_info("{}").keys()
 
 
 def container(name: str, labels: dict[str, str] | None = None, ports: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -79,6 +94,9 @@ def test_the_publisher_of_a_port_is_found() -> None:
     ]
     assert _box.publisher(inspected, 8002) == "web"
     assert _box.publisher(inspected, 8003) is None
+    # In the network of the host nothing is published: the process tells its container.
+    assert _box.named(inspected, "id-off") == "off"
+    assert _box.named(inspected, None) is None
 
 
 def test_only_listening_sockets_count() -> None:
