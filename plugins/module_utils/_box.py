@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, parse_tcp
-
 GPU_QUERY = ("name", "compute_cap", "driver_version", "memory.total", "uuid")
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
 SPEC_DIGEST, RECIPE, VLLM_VERSION = "dgx.spark.spec_digest", "dgx.spark.recipe", "dgx.spark.vllm_version"
@@ -129,11 +127,6 @@ def publisher(inspected: Sequence[Mapping[str, Any]], port: int) -> str | None:
 def named(inspected: Sequence[Mapping[str, Any]], container_id: str | None) -> str | None:
     """The name of the container with this id."""
     return next((str(container["Name"]).lstrip("/") for container in inspected if container["Id"] == container_id), None)
-
-
-def listening(table: str) -> dict[int, str]:
-    """Port → socket inode of every listening socket in a /proc/net/tcp or tcp6 table."""
-    return {found.port: found.inode for found in parse_tcp(table) if found.state == LISTEN}
 
 
 def packages(output: str) -> dict[str, str]:

@@ -132,13 +132,11 @@ import importlib.metadata
 import json
 import os
 import shutil
-import signal
-import subprocess
-from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _box
+from ansible_collections.dgx.spark.plugins.module_utils._command import Ran, bounded
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import Ollama, OllamaError
 from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, owners, tcp_sockets
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
@@ -147,31 +145,9 @@ COMMAND_S = 10
 OLLAMA_S = 2
 
 
-@dataclass(frozen=True)
-class Ran:
-    """A command that was run: did it end well, what it printed, and why it did not end well."""
-
-    ok: bool
-    output: str
-    error: str
-
-
 def run(*argv: str) -> Ran:
-    """Run a command for a bounded time. One that is missing, or hangs, did not end well."""
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    try:
-        process = subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True)
-    except FileNotFoundError:
-        return Ran(False, "", f"{argv[0]} is not installed")
-    except OSError as exc:
-        return Ran(False, "", f"{argv[0]} cannot be run: {exc.strerror}")
-    try:
-        output, error = process.communicate(timeout=COMMAND_S)
-    except subprocess.TimeoutExpired:
-        # Not waited for: a process that a driver holds does not even end when it is killed.
-        os.killpg(process.pid, signal.SIGKILL)
-        return Ran(False, "", f"{argv[0]} did not answer within {COMMAND_S} s")
-    return Ran(process.returncode == 0, output, (error or output).strip() if process.returncode else "")
+    """Run a command; one that is missing, or hangs, did not end well."""
+    return bounded(argv, COMMAND_S)
 
 
 def read(path: str) -> str:
