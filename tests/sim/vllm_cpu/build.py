@@ -53,8 +53,7 @@ def torch_wheel() -> Path:
         got = sorted(Path(new).glob(pattern))
         if done.returncode != 0 or not got:
             raise BuildError(
-                f"pip finds no {TORCH} for {machine}: set SIM_TORCH_INDEX to PyTorch's CPU wheel index"
-                f" (https://download.pytorch.org/whl/cpu).\n{done.stdout.strip()[-800:]}"
+                f"pip finds no {TORCH} for {machine}: set SIM_TORCH_INDEX to PyTorch's CPU wheel index.\n{done.stdout.strip()[-800:]}"
             )
         return got[0].rename(WHEELS / got[0].name)
 
@@ -101,7 +100,7 @@ def build(base: str, tag: str) -> None:
         shutil.copy(bundle, Path(context) / "ca-certificates.crt")
         (Path(context) / "wheels").mkdir()
         os.link(wheel, Path(context) / "wheels" / wheel.name)
-        arguments = {"BASE": base, "INDEX": index_url() or "https://pypi.org/simple"}
+        arguments = {"BASE": base, "INDEX": index_url()}
         arguments |= {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
         command = ["docker", "build", "-t", tag, "--label", "dgx.spark.sim=image"]
         for name, value in arguments.items():
