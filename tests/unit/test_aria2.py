@@ -157,8 +157,14 @@ def test_it_ends_at_its_bound_and_goes_on_from_there(hub: Hub, tmp_path: Path) -
     assert fetched_again(hub, tmp_path) <= len(LARGE) - there + 200_000
 
 
+def fetches_into(directory: Path) -> bool:
+    """Does an aria2 run that writes there?"""
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return f"--dir={directory}" in listed
+
+
 def test_a_process_that_is_killed_takes_aria2_with_it_and_a_new_one_goes_on(hub: Hub, tmp_path: Path) -> None:
-    hub.faults.rate = 1_000_000
+    hub.faults.rate = 400_000
     target = job(hub)
     program = (
         "import sys; from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Job, run;"
@@ -167,18 +173,19 @@ def test_a_process_that_is_killed_takes_aria2_with_it_and_a_new_one_goes_on(hub:
     search = os.pathsep.join(path for path in sys.path if path)
     victim = subprocess.Popen([sys.executable, "-c", program, target.url, str(tmp_path)], env={**os.environ, "PYTHONPATH": search})
     end = time.monotonic() + 15
-    while time.monotonic() < end and not ((tmp_path / "large").exists() and (tmp_path / "large").stat().st_blocks * 512 > 2_500_000):
+    while time.monotonic() < end and not ((tmp_path / "large").exists() and (tmp_path / "large").stat().st_blocks * 512 > 1_200_000):
         time.sleep(0.05)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    end = time.monotonic() + 5
-    while time.monotonic() < end and str(tmp_path) in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout:
+    # Left alone it would go on for longer than this.
+    end = time.monotonic() + 3
+    while time.monotonic() < end and fetches_into(tmp_path):
         time.sleep(0.1)
-    assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert not fetches_into(tmp_path)
     there = (tmp_path / "large").stat().st_blocks * 512
-    assert there > 2_500_000
+    assert 1_200_000 < there < 4_000_000
     # At most what came after the last record, which is a second old.
-    assert fetched_again(hub, tmp_path) <= len(LARGE) - there + 2_000_000
+    assert fetched_again(hub, tmp_path) <= len(LARGE) - there + 1_000_000
 
 
 @pytest.mark.parametrize("record", [b"", b"junk" * 30])
