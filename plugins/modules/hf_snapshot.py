@@ -28,6 +28,7 @@ requirements:
 notes:
   - Proxies are taken from the environment (C(https_proxy), C(no_proxy)), on the controller and on the box.
   - The controller's own login (C(hf auth login), E(HF_TOKEN)) is not used; O(token) is.
+  - It does not run with C(async). O(timeout) bounds it, and what was fetched is kept.
   - With E(ANSIBLE_DISPLAY_ARGS_TO_STDOUT) Ansible prints the options of every task. Set C(no_log) on a task with a token if you use that.
 extends_documentation_fragment:
   - dgx.spark.attributes

@@ -110,14 +110,15 @@ class Hub:
     def listing(self, repo: str, revision: str) -> Listing:
         """What belongs to a revision; asked once in a run, so that a branch does not move between boxes. Raises HubError."""
         with self._kept("listing", repo, revision) as kept:
-            if kept.get("silent", 0) > self._clock() - SILENCE:
-                raise HubUnavailable(kept["why"])
-            if "manifest" not in kept:
-                try:
-                    listing = self._ask_listing(repo, revision)
-                except HubUnavailable as exc:
-                    kept.update(silent=self._clock(), why=str(exc))
-                    raise
+            if not kept:
+                with self._kept("silence") as silence:
+                    if silence.get("time", 0) > self._clock() - SILENCE:
+                        raise HubUnavailable(silence["why"])
+                    try:
+                        listing = self._ask_listing(repo, revision)
+                    except HubUnavailable as exc:
+                        silence.update(time=self._clock(), why=str(exc))
+                        raise
                 kept.update(manifest=listing.manifest.to_json(), closed=listing.closed, gated=listing.gated)
             return Listing(manifest_from(kept["manifest"]), kept["closed"], kept["gated"])
 
