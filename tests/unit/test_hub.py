@@ -103,7 +103,7 @@ def test_the_token_is_in_no_file_of_the_cache(ask: Callable[..., Hub], cache: Pa
     hub = ask(TOKEN)
     hub.addresses(hub.listing(GATED, "main"), list(FILES))
     kept = list(cache.iterdir())
-    assert len(kept) == 2
+    assert len(kept) == 3  # the listing, the addresses, and whether the Hub is silent
     for path in kept:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert TOKEN not in path.read_text()
