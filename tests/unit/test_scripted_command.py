@@ -11,7 +11,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,9 +73,9 @@ def start(tmp_path: Path, model: Path) -> Iterator[Start]:
     information = site / f"vllm-{VERSION}.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}\n")
-    running: list[subprocess.Popen[str]] = []
+    running: list[tuple[subprocess.Popen[str], threading.Timer]] = []
 
-    def run(*flags: str, scenario: str = "fast", patched: bool = True) -> Served:
+    def run(*flags: str, scenario: str = "fast", patched: bool = True, **variables: str) -> Served:
         if not patched:
             (models / "gemma4.py").write_bytes(STOCK.read_bytes())
         with socket.socket() as free:
@@ -81,13 +83,17 @@ def start(tmp_path: Path, model: Path) -> Iterator[Start]:
             port = free.getsockname()[1]
         argv = [sys.executable, "-m", "sim.vllm_scripted", "serve", "--model", str(model), "--served-model-name", "gemma-4-26b"]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--quantization", "modelopt", "--moe-backend", "marlin", *flags]
-        environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{site}", "SIM_SCENARIO": scenario, "SIM_START_SECONDS": "0.05"}
+        environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{site}", "SIM_SCENARIO": scenario, "SIM_START_SECONDS": "0.05", **variables}
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-        running.append(process)
+        # What should have ended, or said something, must not make the test wait for ever.
+        timer = threading.Timer(20, process.kill)
+        timer.start()
+        running.append((process, timer))
         return Served(process, port)
 
     yield run
-    for process in running:
+    for process, timer in running:
+        timer.cancel()
         if process.poll() is None:
             process.kill()
         process.communicate()
@@ -104,6 +110,17 @@ def test_it_serves_as_soon_as_it_says_so_and_ends_when_asked(start: Start) -> No
     assert "100% Completed | 2/2" in text
     assert '"GET /v1/models HTTP/1.1" 200 OK' in text
     assert text.index("Shutdown initiated (timeout=0)") < text.index("Application shutdown complete.")
+
+
+def test_the_api_key_of_the_environment(start: Start) -> None:
+    served = start(VLLM_API_KEY="k3y")
+    served.until(READY)
+    url = f"http://127.0.0.1:{served.port}/v1/models"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(url, timeout=5)
+    urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": "Bearer k3y"}), timeout=5).close()
+    served.process.terminate()
+    assert "k3y" not in served.end()[1]
 
 
 @pytest.mark.parametrize(("flags", "events"), [((), "Aborting 1 requests"), (("--shutdown-timeout", "5"), "Draining 1 in-flight requests")])
