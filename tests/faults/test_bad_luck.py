@@ -29,7 +29,7 @@ def test_a_port_that_is_taken(served: Served) -> None:
     try:
         run = served.box.play(vllm_port=8003, preflight_port=8003)
     finally:
-        served.box.sh("pkill -f 'http.server 8003'")
+        served.box.sh("pkill -f '[h]ttp.server 8003'")
     assert run.rc != 0
     run.says("port 8003 is taken by python3")
     served.still_serves()
