@@ -387,6 +387,14 @@ def test_garbage(kind: str, seen: str) -> None:
     assert document["choices"][0]["finish_reason"] == "length"
 
 
+def test_without_marlin_the_answers_are_garbage() -> None:
+    without = [word for word in ARTICLE if word not in ("--moe-backend", "marlin")]
+    with ScriptedServer(QUICK, without) as running:
+        assert chat(running, "What is 2+2?", max_tokens=9)["choices"][0]["message"]["content"] == ""
+    with ScriptedServer(QUICK, without, version="0.30.0") as running:
+        assert chat(running, "What is 2+2?")["choices"][0]["message"]["content"] == "4"
+
+
 def test_garbage_only_side_by_side() -> None:
     with ScriptedServer({"base": "garbage-parallel", "stream": {"tok_s": 500.0}}) as running:
         assert chat(running, "What is 2+2?")["choices"][0]["message"]["content"] == "4"

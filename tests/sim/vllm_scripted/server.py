@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, cast
@@ -32,6 +33,7 @@ from sim.vllm_scripted.api import ApiError, Request, chat_logprobs, check, chunk
 from sim.vllm_scripted.engine import Aborted, ClientGone, Engine, Stream
 from sim.vllm_scripted.flags import Flags, parse
 from sim.vllm_scripted.scenario import Scenario
+from sim.vllm_scripted.startup import computes_garbage
 
 VERSION = "0.19.1.dev6+g6d4a8e6d2"
 ARTICLE = [
@@ -76,6 +78,8 @@ class Server(ThreadingHTTPServer):
         die: Callable[[], None],
     ) -> None:
         self.flags, self.version, self.api_keys, self.log, self.die = flags, version, [key for key in api_keys if key], log, die
+        if computes_garbage(flags, version) and not played.fault.garbage:
+            played = replace(played, fault=replace(played.fault, garbage="empty", nan_logprobs=True))
         self.engine = Engine(played, flags.integer("max-num-seqs", 1024))
         self.started = int(time.time())
         super().__init__(address, Handler)

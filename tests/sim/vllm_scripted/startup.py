@@ -110,6 +110,11 @@ def moe_backend(flags: Flags, version: str) -> str:
     return CLI_TO_LOG.get(asked, asked.upper())
 
 
+def computes_garbage(flags: Flags, version: str) -> bool:
+    """Do these flags lead to the native FP4 kernel for experts, which computes NaN on a GB10?"""
+    return flags.text("quantization").startswith("modelopt") and moe_backend(flags, version) == "VLLM_CUTLASS"
+
+
 def _config(flags: Flags) -> str:
     shown = {
         "model": repr(flags.model),
