@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -33,7 +34,7 @@ from sim.names import (
 from sim.shell import LabError, as_root, docker, run, say, stream
 
 SUITE = "bookworm"
-MIRROR = os.environ.get("SIM_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+GIVEN_MIRROR = os.environ.get("SIM_DEBIAN_MIRROR", "")
 # Where a registry is reachable this can be debian:bookworm; left out, the base comes from Debian's packages.
 GIVEN_BASE = os.environ.get("SIM_BASE_IMAGE", "")
 BASE_PACKAGES = "python3,ca-certificates"
@@ -115,6 +116,14 @@ def docker_build(tag: str, folder: Path, inputs: str, *, dockerfile: Path | None
     stream(f"image {tag}", [*command, str(folder)], timeout=1800, env={"DOCKER_BUILDKIT": "0"})
 
 
+def mirror() -> str:
+    """The URL of Debian's packages: the given one, else where this machine's apt takes them; "" where it knows none."""
+    if GIVEN_MIRROR or not shutil.which("apt-get"):
+        return GIVEN_MIRROR
+    urls = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"], check=False).split()
+    return next((url.rstrip("/") for url in urls if url.startswith(("http://", "https://"))), "")
+
+
 def _build_base(inputs: str) -> None:
     if GIVEN_BASE:
         folder = SIM / "base"
@@ -123,14 +132,14 @@ def _build_base(inputs: str) -> None:
     root = CACHE / "base"
     run(as_root(["rm", "-rf", str(root)]))
     root.parent.mkdir(parents=True, exist_ok=True)
-    bootstrap = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, str(root), MIRROR]
+    # Without a mirror debootstrap takes its own default.
+    source = [url for url in [mirror()] if url]
+    bootstrap = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, str(root), *source]
+    # It leaves a sources.list with only the suite itself, whose Release file does not expire: the lab works on a machine with any clock.
     stream("base system from Debian's packages", as_root(bootstrap), timeout=1800)
-    # Only the suite itself: its Release file does not expire, so the lab works on a machine with any clock.
-    sources = f"deb {MIRROR} {SUITE} main\n"
     apt = 'Acquire::Languages "none";\nAcquire::GzipIndexes "true";\n'
     script = f"""set -e
 rm -rf {root}/var/cache/apt/archives/*.deb {root}/var/lib/apt/lists/* {root}/var/log/*.log
-printf %s '{sources}' > {root}/etc/apt/sources.list
 printf %s '{apt}' > {root}/etc/apt/apt.conf.d/90lab
 : > {root}/etc/resolv.conf
 printf '' > {root}/etc/hostname
@@ -148,7 +157,8 @@ def _cpu_tool(*args: str) -> list[str]:
 
 def base() -> Image:
     """The small base of all others."""
-    inputs = digest(["base 1", SUITE, BASE_PACKAGES, MIRROR, GIVEN_BASE])
+    # The packages are the same, whichever mirror apt takes them from.
+    inputs = digest(["base 1", SUITE, BASE_PACKAGES, GIVEN_MIRROR, GIVEN_BASE])
     return Image(BASE_IMAGE, inputs, lambda: _build_base(inputs), SMOKE_IMAGE)
 
 

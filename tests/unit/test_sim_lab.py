@@ -42,6 +42,27 @@ def test_status_without_docker_installed() -> None:
     assert "none answers" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("apt", "given", "mirror"),
+    [
+        ("echo http://mirror.example/debian/; echo http://other.example/debian/", "", "http://mirror.example/debian"),
+        ("echo http://mirror.example/debian/", "http://given.example/debian", "http://given.example/debian"),
+        ("echo cdrom:[disc]/", "", ""),
+        ("exit 100", "", ""),
+        (None, "", ""),
+    ],
+)
+def test_debians_packages_come_from_where_apt_takes_them(
+    apt: str | None, given: str, mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if apt:
+        (tmp_path / "apt-get").write_text(f"#!/bin/sh\n{apt}\n")
+        (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(images, "GIVEN_MIRROR", given)
+    assert images.mirror() == mirror
+
+
 def test_the_digest_sees_content_names_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "SIM", tmp_path)
     folder = tmp_path / "folder"
