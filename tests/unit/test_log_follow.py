@@ -28,10 +28,10 @@ from ansible_collections.dgx.spark.plugins.module_utils._startup_expect import s
 from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog
 from ansible_collections.dgx.spark.plugins.modules import vllm_startup_log
 from unit.run_module import run_module
+from unit.startup_logs import startup_log
 
-LOGS = Path(__file__).parents[1] / "corpus" / "logs"
-GOOD = (LOGS / "0.19.1-gemma4-cu130.log").read_text()
-CRASH = (LOGS / "0.18.2-fp4-crash.log").read_text()
+GOOD = startup_log("0.19.1-gemma4-cu130.log").decode()
+CRASH = startup_log("0.18.2-fp4-crash.log").decode()
 READY = "INFO:     Application startup complete.\n"
 SECOND = 1_000_000_000
 
@@ -264,7 +264,7 @@ def test_the_wait_is_bounded_also_when_the_log_never_rests(docker: Docker) -> No
 
 def test_a_server_whose_start_was_rotated_away_is_reported_at_once(docker: Docker) -> None:
     docker.run(time.time() - 90000)
-    docker.say((LOGS / "serving-only.log").read_text())
+    docker.say(startup_log("serving-only.log").decode())
     end, _log = watch(docker, timeout=60)
     assert end.kind == "begins_late"
     assert end.waited < 1
@@ -358,7 +358,7 @@ def test_the_module_returns_what_the_log_says(docker: Docker, capsys: pytest.Cap
 
 
 def test_the_module_fails_with_the_reason_the_remedy_and_the_tail(docker: Docker, capsys: pytest.CaptureFixture[str]) -> None:
-    docker.say((LOGS / "0.19.1-cutlass-moe.log").read_text())
+    docker.say(startup_log("0.19.1-cutlass-moe.log").decode())
     result = module(capsys, container="gemma4", expect={"moe_backend": "MARLIN"}, timeout=5)
     assert result["failed"]
     assert result["msg"].startswith("gemma4: expected moe_backend MARLIN, saw VLLM_CUTLASS in the line 'Using 'VLLM_CUTLASS' NvFp4 MoE")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ from ansible_collections.dgx.spark.plugins.module_utils._startup_log import TRIG
 from ansible_collections.dgx.spark.plugins.module_utils._startup_verdict import failures, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.startup_logs import startup_log
 
-LOGS = Path(__file__).parents[1] / "corpus" / "logs"
 ARTICLE = "0.19.1-gemma4-cu130.log"
 ARTICLE_EXPECT = {
     "vllm_version": ">=0.19,<0.20",
@@ -33,7 +32,7 @@ ARTICLE_EXPECT = {
 def read(data: bytes | str, expect: dict[str, Any] | None = None, block: int = 1 << 18) -> StartupLog:
     """The log of these bytes, fed in blocks."""
     log = StartupLog((expect or {}).get("absent", ()))
-    raw = data if isinstance(data, bytes) else (LOGS / data).read_bytes()
+    raw = data if isinstance(data, bytes) else startup_log(data)
     for at in range(0, len(raw), block):
         log.feed(raw[at : at + block])
     log.close()
@@ -117,19 +116,19 @@ def test_every_version_tells_the_same_facts(name: str, block: int) -> None:
 
 
 def test_prefixes_do_not_matter() -> None:
-    lines = (LOGS / ARTICLE).read_text().splitlines()
+    lines = startup_log(ARTICLE).decode().splitlines()
     stamped = "\r\n".join(f"2026-11-23T10:00:00.{number:09d}Z vllm-1  | {line}" for number, line in enumerate(lines)) + "\n"
     assert startup(read(stamped.encode()), None) == startup(read(ARTICLE), None)
 
 
 def test_the_warnings_that_matter_are_kept_once() -> None:
-    warnings = startup(read((LOGS / ARTICLE).read_bytes().replace(b"INFO:     Application", b"x")), None)["warnings"]
+    warnings = startup(read(startup_log(ARTICLE).replace(b"INFO:     Application", b"x")), None)["warnings"]
     assert [text.split(".")[0][:40] for text in warnings] == [
         "Your GPU does not have native support fo",
         "Using KV cache scaling factor 1",
         "Using uncalibrated q_scale 1",
     ]
-    twice = read((LOGS / ARTICLE).read_bytes().replace(b"Application startup", b"x").replace(b"version ", b"") * 2)
+    twice = read(startup_log(ARTICLE).replace(b"Application startup", b"x").replace(b"version ", b"") * 2)
     assert len(twice.warnings) == 3
 
 
@@ -148,7 +147,7 @@ def test_another_moe_backend_is_condemned_although_every_line_names_marlin() -> 
 
 def test_a_second_backend_in_the_same_start_counts_too() -> None:
     line = b"INFO 11-23 10:00:20 [nvfp4.py:202] Using 'VLLM_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN'].\n"
-    log = read((LOGS / ARTICLE).read_bytes() + line)
+    log = read(startup_log(ARTICLE) + line)
     assert [entry["seen"] for entry in unmet(log, check({"moe_backend": "marlin"}))] == ["VLLM_CUTLASS"]
 
 
@@ -330,7 +329,7 @@ def test_the_tail_is_short_and_shows_progress_bars_once() -> None:
     ],
 )
 def test_progress_says_what_it_does_now(until: bytes, words: str) -> None:
-    assert read((LOGS / ARTICLE).read_bytes().partition(until)[0]).progress() == words
+    assert read(startup_log(ARTICLE).partition(until)[0]).progress() == words
 
 
 # --- never crash, never invent
@@ -369,7 +368,7 @@ def test_random_bytes_give_nothing(data: bytes, block: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_cut_and_mixed_lines_give_true_values_or_none(data: st.DataObject) -> None:
-    lines = (LOGS / ARTICLE).read_bytes().splitlines(keepends=True)
+    lines = startup_log(ARTICLE).splitlines(keepends=True)
     piece = st.tuples(st.sampled_from(lines), st.integers(0, 400), st.sampled_from([b"", b"\n", b"\r", b"\0", b"\xff\xfe", b"\x1b[0m"]))
     pieces = data.draw(st.lists(piece, max_size=40))
     mixed = b"".join(line[: len(line) - cut if cut < len(line) else None] + end for line, cut, end in pieces)
@@ -379,7 +378,7 @@ def test_cut_and_mixed_lines_give_true_values_or_none(data: st.DataObject) -> No
 def test_every_triggerless_pattern_would_be_deaf() -> None:
     """Each line that carries a fact has one of the parser's triggers."""
     for name in FACTS:
-        for line in (LOGS / name).read_bytes().splitlines():
+        for line in startup_log(name).splitlines():
             told = startup(read(line + b"\n"), None)
             if any(value for key, value in told.items() if key != "warnings") or told["warnings"]:
                 assert any(trigger in line for trigger in TRIGGERS), line
@@ -405,7 +404,7 @@ def test_memory_stays_constant_and_a_line_without_end_does_no_harm() -> None:
         log.feed(b"x" * (1 << 20))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    log.feed(b"\n" + (LOGS / ARTICLE).read_bytes())
+    log.feed(b"\n" + startup_log(ARTICLE))
     assert peak < 8 << 20
     assert startup(log, None)["kv_cache_tokens"] == 714768
 
