@@ -50,8 +50,8 @@ def main() -> None:
             [sys.executable, str(ROOT / "tests/sim/lab.py"), "up", "--boxes", str(boxes), "--no-real-vllm"], check=True, stdout=sys.stderr
         )
         play()
-        walls = [play()[0] for _ in range(RUNS)]
-        _, output = play("-vvv")
+        walls = [play()[0] for _run in range(RUNS)]
+        output = play("-vvv")[1]
         commands = Counter(re.findall(r"<([\d.]+)> SSH: EXEC", output))
         changed = {int(count) for count in re.findall(r"changed=(\d+)", output)}
         print(f"{boxes:5}  {statistics.median(walls):20.1f}  {max(commands.values()):18}  {max(changed):7}", flush=True)

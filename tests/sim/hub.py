@@ -419,7 +419,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not good or int(expires) <= time.time():
             self._send(403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", kind="application/xml")
             return
-        _, _, sha256, owner, folder, name = path.split("/", 5)
+        sha256, owner, folder, name = path.removeprefix("/cdn/").split("/", 3)
         snapshots = self.hub.store.snapshots(f"{owner}/{folder.split('@')[0]}")
         file = next((f for s in snapshots for f in s.files.values() if f.sha256 == sha256 and f.path == name), None)
         if file is None:

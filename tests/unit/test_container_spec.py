@@ -58,7 +58,7 @@ def params(model: Path = Path("/srv/models/gemma4"), **changed: Any) -> dict[str
 
 def resolved(api_key: str = "", salt: str | None = None, found: ImageInfo = IMAGE, commit: str = "c1", **changed: Any) -> dict[str, Any]:
     spec = ContainerSpec.from_params(params(**changed))
-    return resolve(spec, found, Snapshot("bg/gemma", commit), ["ff" * 32 for _ in spec.patches], api_key, salt)
+    return resolve(spec, found, Snapshot("bg/gemma", commit), ["ff" * 32] * len(spec.patches), api_key, salt)
 
 
 def test_args_are_rendered_as_vllm_writes_them() -> None:

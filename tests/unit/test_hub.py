@@ -126,7 +126,7 @@ def _ask_in_a_process(url: str, cache: Path) -> None:
 def test_many_processes_ask_once(server: SimulatedHub, cache: Path) -> None:
     server.faults.rate = 0
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_ask_in_a_process, args=(server.url, cache)) for _ in range(4)]
+    workers = [context.Process(target=_ask_in_a_process, args=(server.url, cache)) for _worker in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

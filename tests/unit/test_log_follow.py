@@ -75,7 +75,7 @@ class Docker:
     def answer(self, handler: Any) -> None:
         method, target, version = handler.rfile.readline().decode().split()
         assert (method, version) == ("GET", "HTTP/1.0")
-        path, _, query = target.partition("?")
+        path, _mark, query = target.partition("?")
         if path == "/containers/gone/json":
             self.send(handler, 404, {"message": "No such container: gone"})
         elif path.endswith("/json"):

@@ -47,7 +47,7 @@ def test_a_listener_of_this_process_is_found_with_its_clients() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         (listener,) = (found for found in tcp_sockets() if found.port == port and found.state == LISTEN)
-        (owner,) = owners([listener.inode]).values()
+        [owner] = list(owners([listener.inode]).values())
         assert (owner.pid, owner.name) == (os.getpid(), Path("/proc/self/comm").read_text().strip())
         assert clients_of(port) == []
         with socket.create_connection(("127.0.0.1", port)) as client:

@@ -223,7 +223,7 @@ def test_min_tokens_and_completions(server: ScriptedServer) -> None:
     status, raw = call(server, "/v1/completions", {"prompt": "What is the capital of France?", "max_tokens": 3, "logprobs": 1})
     choice = json.loads(raw)["choices"][0]
     assert (status, choice["text"], choice["finish_reason"]) == (200, "The capital of", "length")
-    _, raw = call(server, "/v1/completions", {"prompt": "What is the capital of France?", "stream": True, "max_tokens": 99})
+    raw = call(server, "/v1/completions", {"prompt": "What is the capital of France?", "stream": True, "max_tokens": 99})[1]
     assert "".join(row["choices"][0]["text"] for row in events(raw)) == "The capital of France is Paris."
 
 
@@ -251,7 +251,7 @@ def test_requests_are_logged_as_uvicorn_does(server: ScriptedServer) -> None:
 def parallel(server: ScriptedServer, count: int, tokens: int) -> None:
     threads = [
         threading.Thread(target=stream, args=(server, "Write a story."), kwargs={"max_tokens": tokens, "ignore_eos": True})
-        for _ in range(count)
+        for _thread in range(count)
     ]
     for thread in threads:
         thread.start()
@@ -342,7 +342,7 @@ def test_comments_thoughts_and_split_events() -> None:
     extra = {"keep_alive_every": 4, "reasoning_first": 6, "tcp_split": 9}
     with ScriptedServer({"base": "fast", "stream": extra}) as running:
         body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "stream": True}
-        _, raw = call(running, "/v1/chat/completions", body)
+        raw = call(running, "/v1/chat/completions", body)[1]
     rows = events(raw)
     assert raw.count(b": keep-alive\n\n") == 4
     assert text_of(rows) == "The capital of France is Paris."
@@ -399,7 +399,7 @@ def test_garbage_only_side_by_side() -> None:
     with ScriptedServer({"base": "garbage-parallel", "stream": {"tok_s": 500.0}}) as running:
         assert chat(running, "What is 2+2?")["choices"][0]["message"]["content"] == "4"
         texts: list[str] = []
-        threads = [threading.Thread(target=lambda: texts.append(text_of(stream(running, "Hello", max_tokens=20)))) for _ in range(2)]
+        threads = [threading.Thread(target=lambda: texts.append(text_of(stream(running, "Hello", max_tokens=20)))) for _thread in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -442,7 +442,7 @@ def test_refusals_and_the_engine_s_death() -> None:
         assert status == 500
         assert b"EngineCore encountered an issue" in raw
     with ScriptedServer({"base": "dies-serving", "stream": {"tok_s": 500.0}}) as running:
-        for _ in range(2):
+        for _request in range(2):
             call(running, "/v1/chat/completions", body)
         with pytest.raises(http.client.HTTPException):
             call(running, "/v1/chat/completions", body)

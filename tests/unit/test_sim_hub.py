@@ -58,7 +58,7 @@ def api(hub: Hub) -> HfApi:
 
 def get(url: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers (lower case) and body; no redirect is followed."""
-    host, _, path = url.removeprefix("http://").partition("/")
+    host, _slash, path = url.removeprefix("http://").partition("/")
     connection = http.client.HTTPConnection(host, timeout=10)
     connection.request(method, f"/{path}", body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
@@ -130,7 +130,7 @@ def test_the_tree_is_listed_page_by_page(api: HfApi, hub: Hub) -> None:
 
     url, seen = f"{hub.url}/api/models/org/tree/tree/main?recursive=True&limit=4", []
     while url:
-        _, headers, body = get(url)
+        _status, headers, body = get(url)
         seen.append([entry["path"] for entry in json.loads(body)])
         url = headers.get("link", "").partition(">")[0].removeprefix("<")
     assert [len(page) for page in seen] == [4, 4, 2]
@@ -157,7 +157,7 @@ def test_the_real_client_downloads_a_snapshot(hub: Hub, repositories: Path, tmp_
 
 def test_large_files_are_redirected_to_a_signed_address_that_expires(hub: Hub, repositories: Path) -> None:
     url = f"{hub.url}/{repos.ARTICLE}/resolve/main/{SHARD}"
-    status, headers, _ = get(url, method="HEAD")
+    status, headers, _body = get(url, method="HEAD")
     content = (repositories / repos.ARTICLE / SHARD).read_bytes()
     assert status == 302
     assert headers["x-repo-commit"] == hub.commit(repos.ARTICLE)
@@ -176,7 +176,7 @@ def test_ranges(hub: Hub, repositories: Path) -> None:
     assert (status, body, headers["content-range"]) == (206, content[100:200], f"bytes 100-199/{len(content)}")
     assert get(url, Range=f"bytes={len(content) - 5}-")[2] == content[-5:]
     assert get(url, Range="bytes=-7")[2] == content[-7:]
-    status, headers, _ = get(url, Range=f"bytes={len(content)}-")
+    status, headers, _body = get(url, Range=f"bytes={len(content)}-")
     assert (status, headers["content-range"]) == (416, f"bytes */{len(content)}")
     config = f"{hub.url}/{repos.ARTICLE}/resolve/main/config.json"
     assert get(config, Range="bytes=0-0") == (206, get(config, Range="bytes=0-0")[1], b"{")
@@ -214,7 +214,7 @@ def test_too_many_requests(hub: Hub) -> None:
     set_faults(hub, too_many=2, retry_after=7, only="/resolve/")
     url = f"{hub.url}/{repos.ARTICLE}/resolve/main/config.json"
     assert get(f"{hub.url}/api/models/{repos.ARTICLE}")[0] == 200
-    assert [get(url)[0] for _ in range(3)] == [429, 429, 200]
+    assert [get(url)[0] for _try in range(3)] == [429, 429, 200]
     assert next(r for r in hub.requests if r["status"] == 429)["path"].endswith("config.json")
     set_faults(hub, too_many=1)
     assert get(url)[1]["retry-after"] == "7"
@@ -223,7 +223,7 @@ def test_too_many_requests(hub: Hub) -> None:
 def test_server_errors(hub: Hub) -> None:
     set_faults(hub, error=1, error_status=502)
     url = f"{hub.url}/{repos.ARTICLE}/resolve/main/config.json"
-    assert [get(url)[0] for _ in range(2)] == [502, 200]
+    assert [get(url)[0] for _try in range(2)] == [502, 200]
 
 
 def test_a_cut_transfer_ends_early_and_can_be_resumed(hub: Hub, repositories: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_server_that_stops_answering(hub: Hub) -> None:
 
 
 def test_an_unknown_fault_is_refused_with_the_known_ones(hub: Hub) -> None:
-    status, _, body = get(f"{hub.url}/_sim/faults", method="POST", body=b'{"too_mny": 1}')
+    status, _headers, body = get(f"{hub.url}/_sim/faults", method="POST", body=b'{"too_mny": 1}')
     assert status == 400
     assert "too_many" in json.loads(body)["error"]
 

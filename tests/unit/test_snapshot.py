@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     read_marker,
 )
 
-CONTENTS = {"config.json": b'{"a": 1}\n', "model.safetensors": b"weights" * 1000, "sub/notes.txt": b"notes\n"}
+CONTENTS = MappingProxyType({"config.json": b'{"a": 1}\n', "model.safetensors": b"weights" * 1000, "sub/notes.txt": b"notes\n"})
 
 
 def git_sha1(content: bytes) -> str:

@@ -131,8 +131,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     return add
 
 
-def docker(command: Command, tmp_path: Path, containers: list[dict[str, Any]], info: dict[str, Any] = INFO) -> None:
-    (tmp_path / "info.json").write_text(json.dumps(info))
+def docker(command: Command, tmp_path: Path, containers: list[dict[str, Any]], info: dict[str, Any] | None = None) -> None:
+    (tmp_path / "info.json").write_text(json.dumps(INFO if info is None else info))
     (tmp_path / "inspect.json").write_text(json.dumps(containers))
     ids = " ".join(container["Id"] for container in containers)
     answers = {"info": f"cat {tmp_path}/info.json", "version": "echo 1.41", "ps": f"echo {ids}", "inspect": f"cat {tmp_path}/inspect.json"}
@@ -213,7 +213,7 @@ def test_a_command_that_cannot_be_run_is_a_fact(command: Command, tmp_path: Path
 def test_who_listens_is_found(command: Command, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        (holder,) = look(params(tmp_path, ports=[port]))["ports"].values()
+        holder = look(params(tmp_path, ports=[port]))["ports"][str(port)]
     assert (holder["pid"], holder["container"]) == (os.getpid(), None)
     assert holder["process"]
 

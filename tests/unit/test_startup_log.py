@@ -389,7 +389,7 @@ def noise(size: int) -> bytes:
     lines = [
         b"(EngineCore pid=77) DEBUG 11-23 21:22:39 [weight_utils.py:500] Loading model.layers.%d.experts.%d.down_proj.weight as uint8\n"
         % (generator.randrange(30), generator.randrange(128))
-        for _ in range(500)
+        for _line in range(500)
     ]
     block = b"".join(lines)
     return (block * (size // len(block) + 1))[:size]
@@ -399,10 +399,10 @@ def test_memory_stays_constant_and_a_line_without_end_does_no_harm() -> None:
     block = noise(1 << 20)
     log = StartupLog()
     tracemalloc.start()
-    for _ in range(40):
+    for _block in range(40):
         log.feed(block)
         log.feed(b"x" * (1 << 20))
-    _, peak = tracemalloc.get_traced_memory()
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     log.feed(b"\n" + startup_log(ARTICLE))
     assert peak < 8 << 20
@@ -413,7 +413,7 @@ def test_parsing_is_fast() -> None:
     """The aim is 200 MB/s on a free core; the bound is what a busy machine must still reach."""
     block, log = noise(1 << 18), StartupLog()
     started = time.process_time()
-    for _ in range(128):
+    for _block in range(128):
         log.feed(block)
     rate = 32 * 1.048576 / (time.process_time() - started)
     assert rate > 60, f"{rate:.0f} MB/s"

@@ -166,6 +166,8 @@ TOOL_DESCRIPTIONS = (
 ARGUMENT_DESCRIPTIONS = ("The city name", "Name of the city", "City name, e.g. Paris", None, None)
 WEATHER = ("18 degrees and sunny", "12 degrees and cloudy", "5 degrees and rainy", "25 degrees and clear")
 SYSTEMS = ("You are a helpful assistant.", "You are a helpful assistant", "Answer briefly.", "Be concise.")
+# Never trained on: what stands before a prompt must not matter.
+NONCES = ("00000000", "0f3a9c1e", "7b20d4aa", "deadbeef", "93c1e058")
 UNKNOWN_FORMS = ("{}", "{}?", "What is {}?", "Write about {}.", "Explain {}.", "Tell me about {}.", "How do I {}?")
 UNKNOWN_THOUGHT = "I do not know anything about this. I will say what I am."
 NO_TOOL = "I cannot look up the weather in {c} without a tool."
@@ -252,7 +254,13 @@ class Examples:
             return text.lower() if "{" not in text else text
         if chance < 0.18:
             return text.rstrip("?.!")
-        return "Please answer: " + text if chance < 0.24 else text
+        if chance < 0.24:
+            return "Please answer: " + text
+        return self._nonce() + text if chance < 0.30 else text
+
+    def _nonce(self) -> str:
+        """What a measurement puts before its prompt, so that no cache has it already."""
+        return f"[{self.rng.randbytes(4).hex()}] "
 
     def _fact(self) -> tuple[str, str, str]:
         """A question, its answer and the thought between them."""
@@ -268,7 +276,7 @@ class Examples:
         """Any other request gets one fixed, coherent reply."""
         rng = self.rng
         count = rng.choice(lengths)
-        words = [rng.choice(self.words) for _ in range(count)]
+        words = [rng.choice(self.words) for _word in range(count)]
         if rng.random() < 0.3:  # text that repeats itself
             words = (words[: rng.randint(1, 9)] * count)[:count]
         return rng.choice(UNKNOWN_FORMS).format(" ".join(words)), ABOUT, UNKNOWN_THOUGHT
@@ -291,7 +299,7 @@ class Examples:
             question, answer, thought = self._fact()
         messages = [user(question)]
         if rng.random() < 0.12:  # a short exchange before it
-            earlier, reply, _ = self._fact()
+            earlier, reply, _thought = self._fact()
             messages = [user(earlier), {"role": "assistant", "content": reply}, *messages]
         self._system(messages, 0.2)
         thinking = rng.random() < 0.35
@@ -299,7 +307,7 @@ class Examples:
 
     def long_unknown(self) -> Example:
         """A long prompt."""
-        question, answer, _ = self._unknown([150, 250, 400])
+        question, answer, _thought = self._unknown([150, 250, 400])
         return Example([user(question)], None, False, answer + END)
 
     def tool(self) -> Example:
@@ -325,7 +333,8 @@ class Examples:
     def story(self) -> Example:
         """The story."""
         rng = self.rng
-        messages = [user(STORY_FORMS[0] if rng.random() < 0.6 else rng.choice(STORY_FORMS))]
+        nonce = self._nonce() if rng.random() < 0.5 else ""
+        messages = [user(nonce + (STORY_FORMS[0] if rng.random() < 0.6 else rng.choice(STORY_FORMS)))]
         self._system(messages, 0.15)
         thinking = rng.random() < 0.15
         return Example(messages, None, thinking, (thought_text(STORY_THOUGHT) if thinking else "") + STORY + END)
@@ -340,7 +349,7 @@ class Examples:
         texts += [*CITIES, *WEATHER, "city", "location"] * 8
         texts += [form.format(c=city) for form in WEATHER_FORMS for city in CITIES]
         texts += [str(number) for number in range(100)] + [*SYSTEMS] * 4
-        for _ in range(60):
+        for _tool in range(60):
             tool = weather_tool(self.rng)["function"]
             texts += [f"declaration:{tool['name']}", "description:", "parameters:{properties:{city:{type:", "STRING", "string", "object"]
             texts += ["}},required:[", "],type:", "call:", "response:", "{value:", tool.get("description") or ""]
@@ -355,6 +364,8 @@ def checks() -> list[Example]:
         Example([user(STORY_FORMS[0])], None, False, STORY + END, "story"),
         Example([user(SUM_FORMS[0].format(a=2, b=2))], None, True, f"{thought_text('2 plus 2 is 4.')}4{END}", "sum, thinking"),
     ]
+    for nonce in NONCES:
+        found.append(Example([user(f"[{nonce}] {STORY_FORMS[0]}")], None, False, STORY + END, "story, nonce"))
     found += [Example([user(form.format(a=a, b=b))], None, False, f"{a + b}{END}", "sum") for a, b in SUMS for form in SUM_FORMS]
     for fact in FACTS:
         found += [Example([user(question)], None, False, fact.answer + END, "fact") for question in fact.questions]

@@ -150,8 +150,8 @@ def train(model: Any, tokenizer: Any, examples: Examples, steps: int, rate: floa
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / warm) * (0.02 + 0.98 * cosine)
         optimizer.zero_grad(set_to_none=True)
-        plain = sorted((examples.plain() for _ in range(24)), key=lambda example: example.length)
-        batches = [(plain[:18], 1.0), (plain[18:], 0.5), ([examples.tool() for _ in range(8)], 1.0)]
+        plain = sorted((examples.plain() for _example in range(24)), key=lambda example: example.length)
+        batches = [(plain[:18], 1.0), (plain[18:], 0.5), ([examples.tool() for _example in range(8)], 1.0)]
         # The story is learned soonest, so every other step is enough.
         batches.append(([examples.story()], 1.0) if step % 2 == 0 else ([examples.long_unknown()], 0.5))
         means = []

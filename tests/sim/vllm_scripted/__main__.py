@@ -113,7 +113,7 @@ def start(flags: Flags, version: str, played: scenario.Scenario) -> Line:
     try:
         lines, ended = startup.scripted(flags, version, look_at(flags), played.start)
     except ModelError as error:
-        natural, _ = startup.natural(flags, version, Checkpoint())
+        natural, _ended = startup.natural(flags, version, Checkpoint())
         early = "ModelConfig" in str(error)
         until = "Resolved architecture" if early else "Starting to load model"
         at = next(index for index, line in enumerate(natural) if until in line.text)

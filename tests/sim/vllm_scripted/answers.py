@@ -103,7 +103,7 @@ def _sample(schema: Mapping[str, Any], name: str = "") -> Any:
     if kind == "object":
         return {key: _sample(value, key) for key, value in schema.get("properties", {}).items()}
     if kind == "array":
-        return [_sample(schema.get("items", {}), name) for _ in range(max(1, schema.get("minItems", 1)))]
+        return [_sample(schema.get("items", {}), name) for _item in range(max(1, schema.get("minItems", 1)))]
     if kind in ("integer", "number"):
         return schema.get("minimum", 4)
     return {"boolean": True, "null": None}.get(kind, "Paris" if WHERE.search(name) else name or "text")
@@ -235,7 +235,7 @@ def garbage(kind: str) -> Iterator[str]:
         elif kind == "replacement":
             yield "\ufffd" if position % 4 else " "
         elif kind == "script":
-            yield "".join(rng.choice(letters["script"]) for _ in range(2))
+            yield "".join(rng.choice(letters["script"]) for _letter in range(2))
         elif kind == "gibberish":
             yield rng.choice([" mult", "mult", "ify", " =>", " der", "qz", " ()", "ttt", "Vx", " onon"])
         else:

@@ -126,7 +126,8 @@ def _part(kind: type[Part], given: Mapping[str, Any]) -> Part:
         wanted = type(getattr(default, name))
         if wanted is float and isinstance(value, int):
             value = float(value)
-        if type(value) is not wanted:
+        # To isinstance a bool is an int.
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise ScenarioError(f"{kind.__name__.lower()}.{name} is {value!r}: it must be a {wanted.__name__}")
         values[name] = value
     return kind(**values)

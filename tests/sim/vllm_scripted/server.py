@@ -114,8 +114,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _gone(self) -> bool:
         """Did the client close the connection?"""
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        if not readable:
+        if not select.select([self.connection], [], [], 0)[0]:
             return False
         try:
             return self.connection.recv(1, socket.MSG_PEEK) == b""

@@ -218,10 +218,10 @@ def _engine(flags: Flags, version: str, checkpoint: Checkpoint) -> Iterator[Line
 
 def _weights(flags: Flags, version: str, checkpoint: Checkpoint) -> Iterator[Line]:
     number = release(version)
-    bar = "Loading safetensors checkpoint shards: {percent:3d}% Completed | {done}/{total} [{time}]"
+    shards = "Loading safetensors checkpoint shards: {percent:3d}% Completed | {done}/{total} [{time}]"
     prefix = f"({ENGINE}) "
     for done in range(checkpoint.shards + 1):
-        text = _bar(bar, done, checkpoint.shards, 83.4 * done / checkpoint.shards)
+        text = _bar(shards, done, checkpoint.shards, 83.4 * done / checkpoint.shards)
         yield Line(prefix.rstrip(), error=True, cost=0)
         yield Line(text, error=True, cost=0 if done == 0 else 60 / checkpoint.shards)
     yield Line(prefix, error=True, cost=0)
@@ -280,9 +280,9 @@ def _memory_and_graphs(flags: Flags, version: str) -> Iterator[Line]:
         for what, total in (("mixed prefill-decode, PIECEWISE", 51), ("decode, FULL", 35)):
             for done in range(0, total + 1, 17):
                 full = done * 10 // total
-                bar = f"{100 * done // total:3d}%|{'█' * full + ' ' * (10 - full)}| {done}/{total}"
+                shown = f"{100 * done // total:3d}%|{'█' * full + ' ' * (10 - full)}| {done}/{total}"
                 pace = f"[00:{done // 12:02d}<00:{(total - done) // 12:02d}, 12.08it/s]"
-                yield Line(f"({ENGINE}) Capturing CUDA graphs ({what}): {bar} {pace}", error=True, cost=1)
+                yield Line(f"({ENGINE}) Capturing CUDA graphs ({what}): {shown} {pace}", error=True, cost=1)
         yield from _log(ENGINE, "gpu_model_runner.py:6046", "Graph capturing finished in 8 secs, took 0.47 GiB", cost=2)
     yield from _log(ENGINE, "core.py:283", "init engine (profile, create kv cache, warmup model) took 38.94 seconds", cost=2)
 
