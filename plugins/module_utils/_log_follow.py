@@ -310,9 +310,9 @@ def _open(path: str) -> Any:
 class ContainerSource:
     """A container of the Docker engine behind a Unix socket (C(DOCKER_HOST), else /var/run/docker.sock)."""
 
-    def __init__(self, name: str, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
-        host = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        host = (os.environ if environment is None else environment).get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         if not host.startswith("unix://"):
             raise LogError(
                 f"DOCKER_HOST is {host}, but the log is read over a Unix socket only: unset it, or run this on the engine's own host"
@@ -386,7 +386,7 @@ class ContainerSource:
         except OSError as exc:
             connection.close()
             raise LogError(f"Docker does not answer on {self._socket} ({exc}): see 'systemctl status docker'") from exc
-        head, _, early = head.partition(b"\r\n\r\n")
+        head, early = head.split(b"\r\n\r\n", 1)
         return connection, int(head.split(None, 2)[1]), early
 
 
