@@ -1,0 +1,209 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The probes against a scripted vLLM that is healthy, and broken in every way that it can play."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.dgx.spark.plugins.module_utils import _recipe
+from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client
+from ansible_collections.dgx.spark.plugins.module_utils._probes import NAMES, run
+from ansible_collections.dgx.spark.plugins.modules import openai_probe
+from sim.vllm_scripted.answers import answer
+from sim.vllm_scripted.server import ARTICLE, ScriptedServer
+from unit.run_module import run_module
+
+MODEL = "gemma-4-26b"
+FAST = {"tok_s": 20000.0, "ttft_ms": 2.0}
+
+
+def scripted(fault: dict[str, Any] | None = None, flags: list[str] | None = None, **stream: Any) -> ScriptedServer:
+    return ScriptedServer({"stream": {**FAST, **stream}, "fault": fault or {}}, flags)
+
+
+def probe(server: ScriptedServer, *names: str, timeout: float = 20, model: str = MODEL) -> dict[str, str]:
+    """{name: why it failed, empty for passed}."""
+    return {result["name"]: result["why"] for result in run(Client(server.base_url), model, names or NAMES, timeout)}
+
+
+def test_a_healthy_server_passes_all_of_them() -> None:
+    with scripted() as server:
+        results = run(Client(server.base_url), MODEL, NAMES, 20)
+    assert [(result["name"], result["why"]) for result in results if not result["ok"]] == []
+    answers = {result["name"]: result["answer"] for result in results}
+    assert answers["arithmetic"] == "4"
+    assert answers["fact"] == "The capital of France is Paris."
+    assert answers["json"] == '{"ok": true}'
+    assert answers["tool_call"] == answers["tool_call_stream"] == 'get_weather({"city": "Paris"})'
+    assert "391" in answers["reasoning"]
+    assert "after thinking: 17 times 20 is 340" in answers["reasoning"]
+    assert answers["story"].endswith("…")
+    assert all(result["prompt"] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("garbage", "words"),
+    [("empty", "no visible text"), ("bang", "times in a row"), ("loop", "loop"), ("replacement", "U+FFFD"), ("script", "script")],
+)
+def test_garbage_fails_every_probe_that_reads_text(garbage: str, words: str) -> None:
+    with scripted({"garbage": garbage}) as server:
+        whys = probe(server, "arithmetic", "json", "tool_call")
+    assert all(words in why for why in whys.values()), whys
+
+
+def test_words_at_random_are_no_story() -> None:
+    with scripted({"garbage": "gibberish"}) as server:
+        whys = probe(server, "arithmetic", "fact", "story")
+    assert "256 tokens" in whys["arithmetic"]
+    assert "gibberish" in whys["story"]
+    assert all(whys.values())
+
+
+def test_nan_shows_in_the_log_probabilities_only() -> None:
+    with scripted({"nan_logprobs": True}) as server:
+        whys = probe(server, "fact", "logprobs")
+    assert whys["fact"] == ""
+    assert "log probabilities are NaN: HTTP 500" in whys["logprobs"]
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", "-Infinity", "0.7"])
+def test_log_probabilities_that_are_no_finite_logarithms(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = f'{{"choices": [{{"message": {{"content": "x"}}, "logprobs": {{"content": [{{"token": "x", "logprob": {value}}}]}}}}]}}'
+    with scripted() as server:
+        client = Client(server.base_url)
+        reply = client.ask({"model": MODEL, "messages": [{"role": "user", "content": "ping"}]}, 5)
+        monkeypatch.setattr(client, "ask", lambda body, timeout: type(reply)(**{**reply.__dict__, "document": json.loads(document)}))
+        [result] = run(client, MODEL, ["logprobs"], 5)
+    assert "NaN in the logits" in result["why"]
+
+
+@pytest.mark.parametrize("flags", ["scenario", "pythonic"])
+def test_a_call_that_stands_in_the_text_is_told_with_its_parser(flags: str) -> None:
+    position = ARTICLE.index("--tool-call-parser") + 1
+    pythonic = [*ARTICLE[:position], "pythonic", *ARTICLE[position + 1 :]]
+    with scripted({"tools_in_text": flags == "scenario"}, pythonic if flags == "pythonic" else None) as server:
+        whys = probe(server, "tool_call", "tool_call_stream")
+    for why in whys.values():
+        assert "stands in the text instead of tool_calls: '<|tool_call>call:get_weather{city:<|\"|>Paris" in why
+        assert "Gemma 4 needs gemma4 (pythonic reads only [name(arg=…)]" in why
+
+
+def test_flags_that_lack_are_named() -> None:
+    with scripted(flags=["--model", "m", "--served-model-name", MODEL]) as server:
+        whys = probe(server, "tool_call", "reasoning")
+    assert "--enable-auto-tool-choice" in whys["tool_call"]
+    assert "--reasoning-parser: Gemma 4 needs gemma4" in whys["reasoning"]
+
+
+def test_reasoning_that_nobody_asked_for() -> None:
+    with scripted(reasoning_first=20) as server:
+        assert "not asked to think, it sent reasoning" in probe(server, "reasoning")["reasoning"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("arithmetic", "5", "2 + 2 is 4, not '5'"),
+        ("arithmetic", "2 + 2 = 4, and 3 more are 7", "not '2 + 2 = 4, and 3 more are 7'"),
+        ("fact", "The capital of France is Lyon.", "not 'The capital of France is Lyon.'"),
+        ("json", "ok: true", "asked for, not 'ok: true'"),
+        ("json", '{"ok": false}', "was asked for"),
+        ("story", "There was a lighthouse.", "no story about a lighthouse"),
+    ],
+)
+def test_a_wrong_answer_is_shown(name: str, wrong: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo = {"messages": [{"role": "user", "content": "ping"}]}
+
+    def say(body: Any, flags: Any, **options: Any) -> Any:
+        reply = answer(echo, flags, **options)
+        return type(reply)([type(reply.pieces[0])("content", wrong)], "stop")
+
+    monkeypatch.setattr("sim.vllm_scripted.server.answer", say)
+    with scripted() as server:
+        [result] = run(Client(server.base_url), MODEL, [name], 10)
+    assert words in result["why"]
+    assert result["answer"] == wrong
+    assert not result["ok"]
+
+
+@pytest.mark.parametrize("fenced", ['{"ok": true}', '```json\n{\n  "ok": true\n}\n```', 'Sure: {"ok": true}'])
+def test_json_may_be_wrapped(fenced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(body: Any, flags: Any, **options: Any) -> Any:
+        reply = answer({"messages": [{"role": "user", "content": "ping"}]}, flags, **options)
+        return type(reply)([type(reply.pieces[0])("content", fenced)], "stop")
+
+    monkeypatch.setattr("sim.vllm_scripted.server.answer", say)
+    with scripted() as server:
+        assert probe(server, "json") == {"json": ""}
+
+
+def test_another_name_is_served() -> None:
+    with scripted() as server:
+        whys = probe(server, "models", "fact", model="gemma-5")
+    assert whys["models"] == "gemma-5 is not served, but gemma-4-26b: see --served-model-name"
+    assert "HTTP 404" in whys["fact"]
+
+
+def test_a_hung_engine_costs_its_time_once() -> None:
+    with scripted({"hung": True}) as server:
+        whys = probe(server, "models", "arithmetic", "fact", "story", timeout=0.5)
+    assert whys["models"] == ""
+    assert "its engine may hang although /health answers" in whys["arithmetic"]
+    assert whys["fact"] == whys["story"] == "not asked, because the server did not answer probe arithmetic"
+
+
+def test_an_engine_that_dies_fails_the_rest() -> None:
+    with scripted({"die_after": 1}) as server:
+        whys = probe(server, "arithmetic", "story", "fact")
+    assert whys["arithmetic"] == ""
+    assert whys["story"]
+    assert whys["fact"]
+
+
+# --- the module
+
+
+def module(capsys: pytest.CaptureFixture[str], server: ScriptedServer, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    return run_module(openai_probe.main, capsys, check, base_url=server.base_url, model=MODEL, **arguments)
+
+
+def test_the_module_returns_all_answers_and_keeps_the_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer({"stream": FAST}, api_key="geheim") as server:
+        result = module(capsys, server, api_key="geheim", probes=["models", "fact"])
+        assert "failed" not in result
+        assert [entry["name"] for entry in result["probes"]] == ["models", "fact"]
+        assert (result["failures"], result["changed"]) == ([], False)
+        assert "geheim" not in json.dumps(result)
+        refused = module(capsys, server, api_key="wrong", probes=["fact"])
+    assert refused["failed"]
+    assert "give the right api_key" in refused["msg"]
+
+
+def test_the_module_fails_with_every_reason_and_still_returns_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted({"tools_in_text": True}) as server:
+        result = module(capsys, server)
+    assert result["failed"]
+    assert len(result["probes"]) == len(NAMES)
+    assert [failure.partition(":")[0] for failure in result["failures"]] == ["probe tool_call", "probe tool_call_stream"]
+    assert result["msg"].startswith("2 of 9 probes failed. probe tool_call: the call stands in the text")
+
+
+def test_in_check_mode_nothing_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted() as server:
+        result = module(capsys, server, check=True)
+        assert result["skipped"]
+        assert server.requests == []
+
+
+def test_wrong_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted() as server:
+        assert "value of probes must be one or more of" in module(capsys, server, probes=["fakt"])["msg"]
+    result = run_module(openai_probe.main, capsys, base_url="nowhere:x", model=MODEL)
+    assert "has no valid port" in result["msg"]
+
+
+def test_recipes_know_the_same_probes() -> None:
+    assert sorted(NAMES) == sorted(_recipe.PROBES)
