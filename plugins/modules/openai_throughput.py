@@ -1,0 +1,338 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the dgx.spark maintainers
+# Apache License 2.0 or GNU General Public License v3.0+ (see LICENSE and https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
+"""Measures how fast an OpenAI-compatible server generates."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: openai_throughput
+short_description: Measure how fast an OpenAI-compatible server generates
+version_added: "0.1.0"
+description:
+  - Sends requests one after the other, a long one, and several at once, and measures each stream. Fails when a threshold is missed, when a
+    request did not generate what was asked for, or when a text is garbage.
+  - Token counts come from the server's C(usage) only, never from the number of chunks. A server that sends no usage is an error.
+  - The connection is open before the clock starts. Warm-up requests do not count. Every prompt begins with a nonce, so that no prefix cache
+    answers. Prompts are short, because repeated long ones freeze a GB10.
+notes:
+  - In the formulas, N is the number of completion tokens and t_send the moment before the request is sent.
+  - C(ttft_ms) = (t of the first visible output - t_send) * 1000. A chunk that brings the role only is no output.
+  - C(decode_tok_s) = (N - n_first) / (t_last - t_first), where t_first is when the first visible output arrived, n_first the tokens
+    that were there by then (all of the first chunk's, which are several under speculative decoding), and t_last when the count reached N.
+  - C(e2e_tok_s) = N / (t_last - t_send).
+  - C(aggregate_tok_s) = the sum of N / (the last t_last - the first t_send) over requests that start together.
+  - Without C(continuous_usage_stats), every chunk with output is taken to hold equally many tokens, which gives n_first.
+  - Chunks right after the first one that come five times closer than on average were held back together with it. If they are more than
+    jitter (eight tokens and 2 %), they count as a part of it. When less than 5 % of the time passed after the first output, all of it came in
+    one burst, C(decode_tok_s) is null and a threshold for it fails. The real vLLM on a CPU does that now and then; look at C(e2e_tok_s)
+    there.
+  - C(stdev) is that of a sample, C(cv) is stdev / mean. Both are null for one run.
+author:
+  - The dgx.spark maintainers (@dgx-spark)
+extends_documentation_fragment:
+  - dgx.spark.attributes
+  - dgx.spark.attributes.actiongroup_spark
+attributes:
+  check_mode:
+    support: none
+    details: The requests load the server, so in check mode nothing is sent and the task is skipped.
+  diff_mode:
+    support: none
+    details: It changes nothing.
+  idempotent:
+    support: full
+options:
+  base_url:
+    description:
+      - Where the server is, with or without C(/v1), such as V(http://127.0.0.1:8002).
+    type: str
+    required: true
+  model:
+    description:
+      - The name under which the model is served.
+    type: str
+    required: true
+  api_key:
+    description:
+      - The key that the server wants, if it wants one.
+    type: str
+    default: ""
+  validate_certs:
+    description:
+      - Whether to check the certificate of an C(https) server.
+    type: bool
+    default: true
+  prompt:
+    description:
+      - What to ask for, instead of a story. The answer should be long enough for all requests. Texts are judged as English prose only with
+        the default.
+    type: str
+  ignore_eos:
+    description:
+      - Whether to tell the server to go on after the natural end of the answer, so that every request generates exactly what was asked for.
+      - With V(false), ask for fewer tokens than the answer has.
+    type: bool
+    default: true
+  warmup:
+    description:
+      - How many requests to send before those that count, each as long as a sequential one. With O(parallel), one short round of parallel
+        requests follows. V(0) sends none of them.
+    type: int
+    default: 1
+  sequential:
+    description:
+      - Requests one after the other.
+    type: dict
+    suboptions:
+      runs:
+        description: How many.
+        type: int
+        required: true
+      tokens:
+        description: How many tokens each generates.
+        type: int
+        required: true
+  long:
+    description:
+      - One long request.
+    type: dict
+    suboptions:
+      tokens:
+        description: How many tokens it generates.
+        type: int
+        required: true
+  parallel:
+    description:
+      - Requests that start together.
+    type: dict
+    suboptions:
+      requests:
+        description: How many.
+        type: int
+        required: true
+      tokens:
+        description: How many tokens each generates.
+        type: int
+        required: true
+  thresholds:
+    description:
+      - What is too slow. A threshold without its part of the workload is an error.
+    type: dict
+    default: {}
+    suboptions:
+      decode_tok_s_min:
+        description: The least mean C(decode_tok_s) of O(sequential), or of O(long) without it.
+        type: float
+      aggregate_tok_s_min:
+        description: The least C(aggregate_tok_s) of O(parallel).
+        type: float
+      ttft_ms_max:
+        description: The largest mean C(ttft_ms) of O(sequential), or of O(long) without it.
+        type: float
+      roofline_share_min:
+        description: The least share of O(limit_tok_s) that the mean C(decode_tok_s) must reach, between 0 and 1.
+        type: float
+  limit_tok_s:
+    description:
+      - What the memory's bandwidth allows at most, in tokens per second, for RV(roofline_share).
+    type: float
+  timeout:
+    description:
+      - The number of seconds that everything together may take.
+    type: int
+    default: 1800
+"""
+
+EXAMPLES = r"""
+- name: Measure as the article does
+  dgx.spark.openai_throughput:
+    base_url: http://127.0.0.1:8002
+    model: gemma-4-26b
+    warmup: 1
+    sequential: {runs: 5, tokens: 800}
+    long: {tokens: 1633}
+    parallel: {requests: 3, tokens: 500}
+    thresholds:
+      decode_tok_s_min: 46.8
+      aggregate_tok_s_min: 103
+      ttft_ms_max: 130
+    limit_tok_s: 83.2
+
+- name: A small model that must not be forced past its natural end
+  dgx.spark.openai_throughput:
+    base_url: http://127.0.0.1:8002
+    model: gemma-4-26b
+    ignore_eos: false
+    sequential: {runs: 3, tokens: 300}
+"""
+
+RETURN = r"""
+sequential:
+  description: The requests one after the other; null when they were not asked for or not reached.
+  returned: always
+  type: dict
+  contains:
+    runs:
+      description: Each request.
+      type: list
+      elements: dict
+      sample: [{"tokens": 800, "decode_tok_s": 51.6, "e2e_tok_s": 51.48, "ttft_ms": 53.4}]
+    decode_tok_s:
+      description: C(mean), C(stdev), C(cv), C(min) and C(max) of the runs.
+      type: dict
+      sample: {"mean": 51.56, "stdev": 0.05, "cv": 0.001, "min": 51.5, "max": 51.6}
+    e2e_tok_s:
+      description: The same of the end-to-end rate.
+      type: dict
+    ttft_ms:
+      description: The same of the time to the first output, in milliseconds.
+      type: dict
+long:
+  description: The long request, with C(tokens), C(decode_tok_s), C(e2e_tok_s) and C(ttft_ms); null when not asked for or not reached.
+  returned: always
+  type: dict
+parallel:
+  description: The requests that started together; null when they were not asked for or not reached.
+  returned: always
+  type: dict
+  contains:
+    aggregate_tok_s:
+      description: What all of them got together.
+      type: float
+      sample: 114.6
+    fairness:
+      description: The slowest one's end-to-end rate over the fastest one's; 1 when all are served alike.
+      type: float
+    decode_tok_s:
+      description: C(mean), C(stdev), C(cv), C(min) and C(max) of the requests.
+      type: dict
+    ttft_ms:
+      description: The same of the time to the first output.
+      type: dict
+    requests:
+      description: Each request.
+      type: list
+      elements: dict
+failures:
+  description: One sentence for each thing that is wrong, with what was measured, what was wanted and what to do.
+  returned: always
+  type: list
+  elements: str
+notes:
+  description: What a reader of the numbers should know, such as other traffic or output that came in bursts.
+  returned: always
+  type: list
+  elements: str
+other_traffic:
+  description: Whether others were served meanwhile, from the server's C(/metrics); null when it has none.
+  returned: always
+  type: dict
+  contains:
+    running_before:
+      description: How many requests ran or waited before the first of ours.
+      type: int
+    foreign_tokens:
+      description: How many tokens the server generated meanwhile that were not ours.
+      type: int
+    seen:
+      description: Whether that is other traffic.
+      type: bool
+speculation:
+  description: How well speculative decoding guesses, from C(/metrics); null without it.
+  returned: always
+  type: dict
+  contains:
+    acceptance_length:
+      description: Tokens per step.
+      type: float
+    steps_s:
+      description: Steps per second, which does not depend on what is written.
+      type: float
+roofline_share:
+  description: The mean decode rate as a share of O(limit_tok_s).
+  returned: always
+  type: float
+limit_tok_s:
+  description: The limit that was given.
+  returned: always
+  type: float
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client, ClientError
+from ansible_collections.dgx.spark.plugins.module_utils._throughput import MeasureError, contradictions
+from ansible_collections.dgx.spark.plugins.module_utils._throughput_run import PROMPT, Workload, nothing, run
+
+
+def workload(params: dict[str, Any]) -> Workload:
+    """The workload that the options describe. Raises MeasureError for one that makes no sense."""
+    thresholds = params["thresholds"]
+    problems = contradictions(thresholds, params, params["limit_tok_s"])
+    for part in ("sequential", "long", "parallel"):
+        problems += [f"{part}.{key} must be at least 1" for key, value in (params[part] or {}).items() if value < 1]
+    if problems:
+        raise MeasureError("; ".join(problems))
+    return Workload(
+        model=params["model"],
+        prompt=params["prompt"] or PROMPT,
+        ignore_eos=params["ignore_eos"],
+        warmup=params["warmup"],
+        sequential=(params["sequential"]["runs"], params["sequential"]["tokens"]) if params["sequential"] else None,
+        long=params["long"]["tokens"] if params["long"] else None,
+        parallel=(params["parallel"]["requests"], params["parallel"]["tokens"]) if params["parallel"] else None,
+        thresholds=thresholds,
+        limit_tok_s=params["limit_tok_s"],
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "base_url": {"type": "str", "required": True},
+            "model": {"type": "str", "required": True},
+            "api_key": {"type": "str", "default": "", "no_log": True},
+            "validate_certs": {"type": "bool", "default": True},
+            "prompt": {"type": "str"},
+            "ignore_eos": {"type": "bool", "default": True},
+            "warmup": {"type": "int", "default": 1},
+            "sequential": {
+                "type": "dict",
+                "options": {"runs": {"type": "int", "required": True}, "tokens": {"type": "int", "required": True, "no_log": False}},
+            },
+            "long": {"type": "dict", "options": {"tokens": {"type": "int", "required": True, "no_log": False}}},
+            "parallel": {
+                "type": "dict",
+                "options": {"requests": {"type": "int", "required": True}, "tokens": {"type": "int", "required": True, "no_log": False}},
+            },
+            "thresholds": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "decode_tok_s_min": {"type": "float"},
+                    "aggregate_tok_s_min": {"type": "float"},
+                    "ttft_ms_max": {"type": "float"},
+                    "roofline_share_min": {"type": "float"},
+                },
+            },
+            "limit_tok_s": {"type": "float"},
+            "timeout": {"type": "int", "default": 1800},
+        },
+        supports_check_mode=False,
+    )
+    params = module.params
+    try:
+        wanted = workload(params)
+        result = run(Client(params["base_url"], params["api_key"], params["validate_certs"]), wanted, params["timeout"])
+    except (MeasureError, ClientError) as exc:
+        result = nothing(str(exc))
+    if result["failures"]:
+        module.fail_json(msg=f"The throughput is not proven. {'. '.join(result['failures'])}", **result)
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,402 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The measurement: its formulas on made-up streams, and every way to stream against a scripted vLLM's own clock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import threading
+import time
+from typing import Any
+
+import pytest
+from ansible_collections.dgx.spark.plugins.module_utils import _throughput_run
+from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Arrival, Client, ClientError, Reply
+from ansible_collections.dgx.spark.plugins.module_utils._throughput import (
+    MeasureError,
+    Run,
+    contradictions,
+    measure,
+    parallel,
+    spread,
+    too_slow,
+)
+from ansible_collections.dgx.spark.plugins.module_utils._throughput_run import Workload, run
+from ansible_collections.dgx.spark.plugins.module_utils._vllm_metrics import Metrics, other_traffic, read, speculation
+from ansible_collections.dgx.spark.plugins.modules import openai_throughput
+from sim.vllm_scripted import server as scripted_server
+from sim.vllm_scripted.server import ScriptedServer
+from unit.run_module import run_module
+
+MODEL = "gemma-4-26b"
+
+
+def reply(*arrivals: tuple[float, int | None, bool], total: int | None = None, ends: bool = True) -> Reply:
+    """A stream of (seconds after it was sent, tokens so far, visible); the last one carries the reason of the end."""
+    last = len(arrivals) - 1
+    made = tuple(Arrival(100 + at, tokens, visible, ends and number == last) for number, (at, tokens, visible) in enumerate(arrivals))
+    count = total if total is not None else max((tokens or 0 for _, tokens, _ in arrivals), default=None)
+    return Reply("x", None, (), "length", count, None, 100.0, 100 + arrivals[-1][0], made)
+
+
+def steady(count: int, gap: float = 0.02, start: float = 0.05, each: int = 1, counted: bool = True) -> list[tuple[float, int | None, bool]]:
+    return [(start + gap * k, (k + 1) * each if counted else None, True) for k in range(count)]
+
+
+# --- formulas
+
+
+def test_the_formulas_on_a_steady_stream() -> None:
+    measured = measure(reply(*steady(101)))
+    assert measured.tokens == 101
+    assert measured.decode_tok_s == pytest.approx(50)
+    assert measured.ttft_ms == pytest.approx(50)
+    assert measured.e2e_tok_s == pytest.approx(101 / 2.05)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_first_chunks_tokens_do_not_count_as_generated_after_it(counted: bool) -> None:
+    """Four tokens a chunk: (400 - 4) / 99 gaps, which clients that subtract one token overstate."""
+    assert measure(reply(*steady(100, each=4, counted=counted), total=400)).decode_tok_s == pytest.approx(4 / 0.02)
+
+
+def test_a_chunk_with_the_role_only_is_no_output() -> None:
+    measured = measure(reply((0.001, 0, False), *steady(50)))
+    assert measured.ttft_ms == pytest.approx(50)
+    assert measured.decode_tok_s == pytest.approx(50)
+
+
+def test_tokens_that_a_parser_swallowed_before_the_first_output_are_subtracted() -> None:
+    stream = [(at, (tokens or 0) + 9, visible) for at, tokens, visible in steady(50)]
+    measured = measure(reply(*stream))
+    assert measured.tokens == 59
+    assert measured.decode_tok_s == pytest.approx(50)
+
+
+def test_tokens_that_only_the_last_usage_counts_end_the_stream_there() -> None:
+    measured = measure(reply(*steady(50), (0.05 + 0.02 * 51, 52, False)))
+    assert measured.decode_tok_s == pytest.approx(50)
+
+
+def test_an_end_of_turn_without_text_is_a_token_too() -> None:
+    stream = [*steady(50, counted=False), (0.05 + 0.02 * 50, None, False)]
+    assert measure(reply(*stream, total=51)).decode_tok_s == pytest.approx(50)
+
+
+def test_an_answer_of_invisible_tokens_has_a_rate_but_no_first_output() -> None:
+    measured = measure(reply(*[(at, tokens, False) for at, tokens, _ in steady(50)]))
+    assert measured.ttft_ms is None
+    assert measured.decode_tok_s == pytest.approx(50)
+    assert measured.text_tokens is None
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        [(1.0, 300, True)],
+        [(1.0, None, True)],
+        [(1.0 + k * 1e-5, k + 1, True) for k in range(300)],
+        [(1.0 + k * 1e-5, None, True) for k in range(300)],
+        [(1.0, k + 1, True) for k in range(300)],
+    ],
+    ids=["one-chunk", "one-chunk-uncounted", "burst", "burst-uncounted", "same-instant"],
+)
+def test_a_burst_has_no_decode_rate(arrivals: list[tuple[float, int | None, bool]]) -> None:
+    measured = measure(reply(*arrivals, total=300))
+    assert measured.decode_tok_s is None
+    assert measured.e2e_tok_s == pytest.approx(300, rel=0.01)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_output_that_was_held_back_does_not_count_as_fast(counted: bool) -> None:
+    """280 tokens come at once after 1.4 s, 199 more at 5 ms each: it generates 200 tok/s, not 479."""
+    held = [(1.4 + k * 2e-4, k + 1 if counted else None, True) for k in range(280)]
+    rest = [(held[-1][0] + 0.005 * (k + 1), 281 + k if counted else None, True) for k in range(199)]
+    assert measure(reply(*held, *rest, total=479)).decode_tok_s == pytest.approx(200, rel=0.001)
+
+
+def test_a_late_first_chunk_is_jitter_and_not_a_burst() -> None:
+    stream = steady(100)
+    stream[0] = (0.0699, 1, True)
+    span = stream[-1][0] - 0.0699
+    assert measure(reply(*stream)).decode_tok_s == pytest.approx(99 / span)
+
+
+def test_without_usage_nothing_is_guessed() -> None:
+    silent = Reply("x", None, (), "length", None, None, 100.0, 101.0, (Arrival(100.5, None, True, False), Arrival(101, None, True, True)))
+    with pytest.raises(MeasureError, match="the server sent no usage"):
+        measure(silent)
+    with pytest.raises(MeasureError, match="no token"):
+        measure(reply((0.1, 0, False), total=0))
+
+
+def test_spread() -> None:
+    assert spread([51.6, 51.5, 51.5]) == {"mean": 51.533, "stdev": 0.058, "cv": 0.00112, "min": 51.5, "max": 51.6}
+    assert spread([50.0]) == {"mean": 50.0, "stdev": None, "cv": None, "min": 50.0, "max": 50.0}
+    assert spread([None, 50.0])["mean"] == 50.0
+    assert set(spread([None]).values()) == {None}
+
+
+def test_the_aggregate_counts_from_the_first_start_to_the_last_end() -> None:
+    def one(started: float, ended: float) -> Run:
+        return Run(100, 50.0, 100 / (ended - started), 50.0, started, ended, None)
+
+    result = parallel([one(0.0, 2.0), one(0.5, 3.0), one(1.0, 4.0)])
+    assert result["aggregate_tok_s"] == 75.0
+    assert result["fairness"] == pytest.approx(2 / 3, abs=1e-4)
+    assert len(result["requests"]) == 3
+
+
+# --- thresholds
+
+MEASURED = {
+    "sequential": {"decode_tok_s": {"mean": 44.06}, "ttft_ms": {"mean": 151.0}},
+    "long": {"decode_tok_s": 99.0, "ttft_ms": 1.0},
+    "parallel": {"aggregate_tok_s": 99.04},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "words"),
+    [
+        ("decode_tok_s_min", 46.8, "decode_tok_s_min: measured 44.06 tok/s, wanted at least 46.8. Look whether"),
+        ("aggregate_tok_s_min", 103.0, "aggregate_tok_s_min: measured 99.04 tok/s over all requests, wanted at least 103."),
+        ("ttft_ms_max", 130.0, "ttft_ms_max: measured 151 ms to the first output, wanted at most 130. The first request"),
+        ("roofline_share_min", 0.6, "roofline_share_min: measured 0.5296 of the limit of 83.2 tok/s, wanted at least 0.6."),
+    ],
+)
+def test_a_missed_threshold_is_named_with_value_and_remedy(name: str, bound: float, words: str) -> None:
+    [failure] = too_slow({name: bound, "other": None}, MEASURED, 83.2)
+    assert failure.startswith(words)
+    better = 40.0 if name.endswith("_tok_s_min") else 0.5 if name == "roofline_share_min" else 160.0
+    assert too_slow({name: better}, MEASURED, 83.2) == []
+
+
+def test_what_could_not_be_measured_misses_its_threshold() -> None:
+    burst = {"sequential": {"decode_tok_s": {"mean": None}, "ttft_ms": {"mean": 5.0}}}
+    [failure] = too_slow({"decode_tok_s_min": 10.0}, burst, None)
+    assert "nothing could be measured, because the output came in one burst" in failure
+
+
+def test_thresholds_without_their_part_make_no_sense() -> None:
+    everything = {"decode_tok_s_min": 1.0, "aggregate_tok_s_min": 1.0, "ttft_ms_max": 1.0, "roofline_share_min": 0.5}
+    assert len(contradictions(everything, {}, None)) == 5
+    assert contradictions(everything, {"long": {"tokens": 5}, "parallel": {}}, 83.2) == ["thresholds.aggregate_tok_s_min needs parallel"]
+    assert contradictions(dict.fromkeys(everything), {}, None) == []
+
+
+# --- metrics
+
+
+def test_metrics_are_summed_over_engines() -> None:
+    text = (
+        "# HELP vllm:num_requests_running x\n"
+        'vllm:num_requests_running{engine="0",model_name="a b}"} 1.0\nvllm:num_requests_running{engine="1"} 2\n'
+        "vllm:generation_tokens_total{} 1.5e3\nnonsense\nvllm:spec_decode_num_drafts_total nix\n"
+    )
+    assert read(text) == Metrics(running=3.0, generated=1500.0)
+    assert read("") == Metrics()
+
+
+def test_other_traffic_and_speculation() -> None:
+    before, after = Metrics(0, 0, 1000, 10, 20), Metrics(0, 0, 3000, 110, 270)
+    assert other_traffic(before, after, 2000) == {"running_before": 0, "foreign_tokens": 0, "seen": False}
+    assert other_traffic(before, after, 1500) == {"running_before": 0, "foreign_tokens": 500, "seen": True}
+    assert other_traffic(Metrics(2, 1, 1000), after, 2000) == {"running_before": 3, "foreign_tokens": 0, "seen": True}
+    assert other_traffic(Metrics(), after, 2000) is None
+    assert speculation(before, after, 70.0) == {"acceptance_length": 3.5, "steps_s": 20.0}
+    assert speculation(before, before, 70.0) is None
+    assert speculation(Metrics(), Metrics(), 70.0) is None
+
+
+# --- every way to stream, against the server's own clock
+
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {"role_chunk": "none"},
+    "role-first": {"role_chunk": "at_once"},
+    "several-tokens-a-chunk": {"tokens_per_chunk": 4},
+    "reasoning": {"reasoning_first": 30},
+    "swallowed": {"swallow_first": 6, "swallow_every": 7},
+    "usage-at-the-end": {"usage": "end"},
+    "several-tokens-and-usage-at-the-end": {"usage": "end", "tokens_per_chunk": 4},
+    "keep-alive": {"keep_alive_every": 5},
+    "split-over-packets": {"tcp_split": 23},
+}
+
+
+def true_rate(stream: Any) -> float:
+    """The formula on the server's own times."""
+    first = sum(1 for at in stream.times if at <= stream.first_token)
+    rate: float = (stream.tokens - first) / (stream.last_token - stream.first_token)
+    return rate
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_stream_is_measured_as_the_server_sent_it(mode: str) -> None:
+    script = {"tok_s": 800.0, "ttft_ms": 15.0, **MODES[mode]}
+    with ScriptedServer({"stream": script}) as server:
+        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(3, 60)), 20)
+        truth = server.streams()
+    assert (result["failures"], result["notes"]) == ([], [])
+    rates = [run["decode_tok_s"] / true_rate(stream) - 1 for run, stream in zip(result["sequential"]["runs"], truth, strict=True)]
+    delays = [
+        run["ttft_ms"] - 1000 * ((stream.first_token or 0) - stream.received)
+        for run, stream in zip(result["sequential"]["runs"], truth, strict=True)
+    ]
+    assert [run["tokens"] for run in result["sequential"]["runs"]] == [60, 60, 60]
+    # Server and client share a process and the machine here, which costs precision. What other clients get wrong is 1.5 % and more.
+    assert abs(statistics.median(rates)) < 0.005
+    assert 0 <= statistics.median(delays) < 5
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        ({"usage": "none"}, "the server sent no usage"),
+        ({"error_after": 20}, "the stream reported an error after 20 tokens: EngineCore"),
+        ({"cut_after": 20}, "the stream ended after 20 tokens without a reason"),
+    ],
+)
+def test_a_stream_that_cannot_be_measured_fails(stream: dict[str, Any], words: str) -> None:
+    with ScriptedServer({"stream": {"tok_s": 5000.0, "ttft_ms": 2.0, **stream}}) as server:
+        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(2, 40), parallel=(2, 20)), 20)
+    [failure] = result["failures"]
+    assert words in failure
+    assert result["sequential"] is None
+    assert result["parallel"] is None
+
+
+def test_the_whole_workload() -> None:
+    with ScriptedServer({"stream": {"tok_s": 1000.0, "ttft_ms": 10.0, "parallel_cost": 0.5}}) as server:
+        workload = Workload(
+            MODEL, sequential=(2, 60), long=120, parallel=(3, 60), limit_tok_s=2000.0, thresholds={"roofline_share_min": 0.4}
+        )
+        result = run(Client(server.base_url), workload, 20)
+        asked = [stream.tokens for stream in server.streams()]
+    assert result["failures"] == []
+    # One warm-up as long as a sequential run and a short parallel round, which do not count.
+    assert sorted(asked) == [16, 16, 16, 60, 60, 60, 60, 60, 60, 120]
+    assert len(result["sequential"]["runs"]) == 2
+    assert result["long"]["tokens"] == 120
+    assert result["parallel"]["aggregate_tok_s"] == pytest.approx(1500, rel=0.25)
+    assert 0.8 < result["parallel"]["fairness"] <= 1
+    assert result["roofline_share"] == pytest.approx(0.5, rel=0.05)
+    assert result["other_traffic"] == {"running_before": 0, "foreign_tokens": 0, "seen": False}
+    assert result["speculation"] is None
+
+
+def test_every_prompt_begins_with_a_nonce_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    original: Any = getattr(scripted_server, "check")  # noqa: B009
+
+    def watch(body: Any, flags: Any, *, chat: bool) -> Any:
+        seen.append(body["messages"][0]["content"])
+        return original(body, flags, chat=chat)
+
+    monkeypatch.setattr(scripted_server, "check", watch)
+    with ScriptedServer("fast") as server:
+        run(Client(server.base_url), Workload(MODEL, warmup=1, sequential=(2, 5), parallel=(3, 5)), 20)
+    beginnings = [text[:8] for text in seen]
+    assert len(beginnings) == len(set(beginnings)) == 9
+    assert all(text.endswith("Write a long story about a lighthouse.") for text in seen)
+
+
+def test_an_answer_that_ends_by_itself_is_a_failure_when_it_is_not_forced() -> None:
+    with ScriptedServer("fast") as server:
+        short = Workload(MODEL, prompt="What is the capital of France?", ignore_eos=False, warmup=0, sequential=(1, 100))
+        [failure] = run(Client(server.base_url), short, 20)["failures"]
+        assert "of 100 tokens, finish_reason stop: it ends by itself before that" in failure
+        forced = Workload(MODEL, prompt="What is the capital of France?", warmup=0, sequential=(1, 100))
+        assert run(Client(server.base_url), forced, 20)["failures"] == []
+
+
+def test_garbage_that_shows_only_side_by_side_is_seen() -> None:
+    with ScriptedServer({"stream": {"tok_s": 2000.0, "ttft_ms": 5.0}, "fault": {"garbage": "empty", "garbage_from": 2}}) as server:
+        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(2, 60), parallel=(3, 60)), 20)
+    assert result["sequential"]["decode_tok_s"]["mean"] > 1500
+    assert len(result["failures"]) == 3
+    assert all("garbage, empty: 60 completion tokens and no visible text" in failure for failure in result["failures"])
+
+
+def test_other_traffic_is_reported_and_named_with_a_missed_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_throughput_run, "_SETTLE", 0.1)
+    with ScriptedServer({"stream": {"tok_s": 400.0, "ttft_ms": 10.0}}) as server:
+        other = {"model": MODEL, "messages": [{"role": "user", "content": "Write a long story."}], "stream": True, "max_tokens": 4000}
+        exchange = Client(server.base_url).prepare(other)
+
+        def somebody() -> None:
+            with contextlib.suppress(ClientError):
+                exchange.run(30)
+
+        threading.Thread(target=somebody, daemon=True).start()
+        time.sleep(0.2)
+        workload = Workload(MODEL, warmup=0, sequential=(1, 60), thresholds={"decode_tok_s_min": 5000.0})
+        result = run(Client(server.base_url), workload, 20)
+    assert result["other_traffic"]["running_before"] == 1
+    assert result["other_traffic"]["foreign_tokens"] > 20
+    assert "others were served meanwhile: 1 requests ran before" in result["notes"][0]
+    assert "others were served meanwhile" in result["failures"][0]
+
+
+def test_the_time_for_everything_is_bounded() -> None:
+    with ScriptedServer({"stream": {"tok_s": 50.0}}) as server:
+        started = time.monotonic()
+        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(50, 10)), 0.6)
+    assert time.monotonic() - started < 2
+    assert result["sequential"]["runs"]
+    assert "raise timeout" in result["failures"][0]
+
+
+def test_speculation_is_told_by_the_metrics() -> None:
+    flags = ["--model", "m", "--served-model-name", MODEL, "--speculative-config", '{"method": "mtp", "num_speculative_tokens": 4}']
+    with ScriptedServer({"stream": {"tok_s": 2000.0, "ttft_ms": 5.0, "tokens_per_chunk": 4}}, flags) as server:
+        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(2, 80)), 20)
+    assert result["speculation"]["acceptance_length"] == pytest.approx(4, rel=0.01)
+    assert result["speculation"]["steps_s"] == pytest.approx(500, rel=0.05)
+
+
+# --- the module
+
+
+def module_run(capsys: pytest.CaptureFixture[str], base_url: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    return run_module(openai_throughput.main, capsys, check, base_url=base_url, model=MODEL, **arguments)
+
+
+def test_the_module_proves_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer("fast", api_key="geheim") as server:
+        options: dict[str, Any] = {"api_key": "geheim", "warmup": 0, "sequential": {"runs": 2, "tokens": 40}, "limit_tok_s": 1000}
+        good = module_run(capsys, server.base_url, thresholds={"decode_tok_s_min": 400, "ttft_ms_max": None}, **options)
+        assert "failed" not in good
+        assert good["changed"] is False
+        assert good["sequential"]["decode_tok_s"]["mean"] == pytest.approx(516, rel=0.15)
+        assert good["roofline_share"] == pytest.approx(good["sequential"]["decode_tok_s"]["mean"] / 1000, abs=1e-4)
+        assert good["long"] is None
+        slow = module_run(capsys, server.base_url, thresholds={"decode_tok_s_min": 900}, **options)
+    assert slow["failed"]
+    assert slow["msg"].startswith("The throughput is not proven. decode_tok_s_min: measured ")
+    assert len(slow["sequential"]["runs"]) == 2
+    assert "geheim" not in json.dumps([good, slow])
+
+
+def test_in_check_mode_nothing_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    with ScriptedServer("fast") as server:
+        assert module_run(capsys, server.base_url, check=True, sequential={"runs": 1, "tokens": 5})["skipped"]
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"sequential": {"runs": 2}}, "missing required arguments: tokens found in sequential"),
+        ({"sequential": {"runs": 0, "tokens": 5}}, "sequential.runs must be at least 1"),
+        ({"thresholds": {"decode_tok_s_min": 1}}, "thresholds.decode_tok_s_min needs sequential or long"),
+        ({"thresholds": {"decode_min": 1}}, "Unsupported parameters"),
+        ({"long": {"tokens": 5}}, "cannot be reached"),
+    ],
+)
+def test_the_module_refuses_what_makes_no_sense(arguments: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = module_run(capsys, "http://127.0.0.1:9", **arguments)
+    assert result["failed"]
+    assert words in result["msg"]
