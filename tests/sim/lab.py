@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
 """The simulated lab: boxes with their own Docker engine, and the services around them, as containers on this machine."""

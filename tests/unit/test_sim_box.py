@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -102,9 +101,11 @@ def test_the_runtime_softens_and_counts_the_gpus_memory(tmp_path: Path) -> None:
         "def release(name, after=0): print('release', name, after, file=log, flush=True)\n"
         "def setting(name, default): return default\n"
     )
-    script = (FILES / "usr/local/bin/softening-runc").read_text()
-    script = script.replace("/usr/local/lib/spark-sim", str(tmp_path)).replace("/var/log/oci-runtime.jsonl", str(tmp_path / "oci.jsonl"))
-    (tmp_path / "softening-runc").write_text(script)
+    # The script that Docker is told of, and the Python program that it starts beside the memory module.
+    starter = (FILES / "usr/local/bin/softening-runc").read_text()
+    (tmp_path / "softening-runc").write_text(starter.replace("/usr/local/lib/spark-sim", str(tmp_path)))
+    program = (FILES / "usr/local/lib/spark-sim/softening_runc.py").read_text()
+    (tmp_path / "softening_runc.py").write_text(program.replace("/var/log/oci-runtime.jsonl", str(tmp_path / "oci.jsonl")))
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     process = {
@@ -117,7 +118,7 @@ def test_the_runtime_softens_and_counts_the_gpus_memory(tmp_path: Path) -> None:
 
     def runtime(*args: str) -> None:
         path = f"{tmp_path}/bin:{os.environ['PATH']}"
-        subprocess.run([sys.executable, str(tmp_path / "softening-runc"), *args], check=True, env={**os.environ, "PATH": path})
+        subprocess.run(["sh", str(tmp_path / "softening-runc"), *args], check=True, env={**os.environ, "PATH": path})
 
     runtime("--root", "/r", "--log", "/l", "create", "--bundle", str(bundle), "abc")
     runtime("--root", "/r", "delete", "--force", "abc")

@@ -42,14 +42,14 @@ PACKAGES = (
         "nvidia-container-toolkit-base",
         "utils",
         "",
-        {"usr/bin/nvidia-ctk": "nvidia-ctk", "usr/bin/nvidia-container-runtime": "nvidia-container-runtime"},
+        {"usr/bin/nvidia-ctk": "nvidia-ctk.py", "usr/bin/nvidia-container-runtime": "nvidia-container-runtime"},
         "NVIDIA Container Toolkit Base",
     ),
     Package(
         "nvidia-container-toolkit",
         "utils",
         "nvidia-container-toolkit-base (= {v}), libnvidia-container-tools (>= {v}), python3",
-        {"usr/bin/nvidia-container-runtime-hook": "nvidia-container-runtime-hook"},
+        {"usr/bin/nvidia-container-runtime-hook": "nvidia-container-runtime-hook.py"},
         "NVIDIA Container toolkit",
     ),
 )
@@ -68,7 +68,8 @@ def build(package: Package, version: str, architecture: str, sources: Path, repo
         for path, source in package.files.items():
             target = root / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text((sources / source).read_text().replace("@VERSION@", version.split("-")[0]))
+            shebang = "#!/usr/bin/python3\n" if source.endswith(".py") else ""
+            target.write_text(shebang + (sources / source).read_text().replace("@VERSION@", version.split("-")[0]))
             target.chmod(0o755)
         control = {
             "Package": package.name,

@@ -1,5 +1,8 @@
-#!/usr/bin/python3
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Test stand-in for nvidia-ctk: `--version`, `runtime configure` (merges daemon.json), `cdi generate`, `cdi list`."""
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -7,10 +10,10 @@ import sys
 from pathlib import Path
 
 VERSION = "@VERSION@"
-CDI = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits: {}\n- name: all\n  containerEdits: {}\n"
+CDI = 'cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: "0"\n  containerEdits: {}\n- name: all\n  containerEdits: {}\n'
 
 
-def configure(options):
+def configure(options: argparse.Namespace) -> None:
     path = Path(options.config)
     text = path.read_text() if path.exists() else ""
     config = json.loads(text) if text.strip() else {}
@@ -27,7 +30,7 @@ def configure(options):
     print('time="now" level=info msg="It is recommended that docker daemon be restarted."', file=sys.stderr)
 
 
-def generate(options):
+def generate(options: argparse.Namespace) -> None:
     if options.output:
         Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         Path(options.output).write_text(CDI)
@@ -35,7 +38,7 @@ def generate(options):
         print(CDI, end="")
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(prog="nvidia-ctk")
     parser.add_argument("--version", "-v", action="version", version=f"NVIDIA Container Toolkit CLI version {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -1,8 +1,11 @@
-#!/usr/bin/python3
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Test stand-in for NVIDIA's hook: gives a container with --gpus the box's nvidia-smi.
 
 The text in /etc/spark-sim/hook-error, if there is such a file, makes it fail as the real one does.
 """
+
+from __future__ import annotations
 
 import json
 import shutil
