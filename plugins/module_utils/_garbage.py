@@ -59,7 +59,7 @@ _BROKEN_SHARE = 0.01
 # A text has no control characters but tab, line feed, carriage return and form feed; a single one may be quoted.
 _CONTROLS = 2
 # UTF-8 that was read as Latin-1: "donâ€™t". Two may be quoted where somebody explains it.
-_MOJIBAKE = re.compile(r"â€[™œ“”\x9d¦˜]|Ã[©¨¤¶¼ŸŠ±]|Â[ §°»«]")
+_MOJIBAKE = re.compile("â€[™œ¦˜\\x9d\u201c\u201d]|Ã[©¨¤¶¼ŸŠ±]|Â[ §°»«]")
 _MOJIBAKES = 4
 
 # Control tokens and raw bytes as text. A text about chat templates has a few of them among words.
@@ -98,7 +98,7 @@ _GLUED_LETTERS = 200
 
 # Where a forced text stops in the middle of a sentence and the remaining tokens show nothing, the engine broke while it wrote.
 _STOP_SHARE = 0.8
-_SENTENCE_ENDS = frozenset(".!?…:;\"'”’)]}>*_`~|-。！？」』）")
+_SENTENCE_ENDS = frozenset(".!?…:;\"'\u201d\u2019)]}>*_`~|-。！？」』）")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._sse import Event, Parser
-from ansible_collections.dgx.spark.plugins.module_utils._timed_http import Answer, Incomplete, ProtocolError, exchange, request
+from ansible_collections.dgx.spark.plugins.module_utils._timed_http import Answer, Block, Incomplete, ProtocolError, exchange, request
 
 _CONNECT = 10.0
 # A healthy server that says nothing for so long does not exist: the first request may compile kernels for a minute.
@@ -172,7 +172,7 @@ class Exchange:
             raise _refused(answer.status, answer.body)
         if self._stream and answer.headers.get_content_type() != "application/json":
             return _from_stream(answer.sent, answer.blocks)
-        ended = answer.blocks[-1][0] if answer.blocks else time.perf_counter()
+        ended = answer.blocks[-1].at if answer.blocks else time.perf_counter()
         return _from_document(_json(answer.body), answer.sent, ended)
 
 
@@ -187,7 +187,7 @@ def _exchanged(connection: socket.socket, data: bytes, timeout: float, where: st
     except Incomplete as exc:
         came = exc.answer is not None and exc.answer.blocks
         if isinstance(exc.cause, TimeoutError):
-            if exc.answer is not None and came and time.perf_counter() - exc.answer.blocks[-1][0] < _FLOWS:
+            if exc.answer is not None and came and time.perf_counter() - exc.answer.blocks[-1].at < _FLOWS:
                 raise ClientError(f"{where} was still answering when the time was over: raise timeout, or see why it is so slow") from exc
             stage = "did not end its answer" if came else "sent nothing"
             raise ServerHangs(
@@ -268,7 +268,7 @@ def _usage(document: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return (completion if isinstance(completion, int) else None), (cached if isinstance(cached, int) else None)
 
 
-def _from_stream(sent: float, blocks: Sequence[tuple[float, bytes]]) -> Reply:
+def _from_stream(sent: float, blocks: Sequence[Block]) -> Reply:
     """Understand a stream. Raises ServerRefused for an error event, ClientError for a stream that is cut short."""
     parser, collected = Parser(), _Collected()
     for at, data in blocks:

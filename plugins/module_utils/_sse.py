@@ -52,7 +52,7 @@ class Parser:
         return events
 
     def _field(self, line: bytes) -> None:
-        name, _, value = line.decode("utf-8", "replace").partition(":")
+        name, _colon, value = line.decode("utf-8", "replace").partition(":")
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)

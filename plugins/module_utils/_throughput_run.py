@@ -181,10 +181,10 @@ class _Runner:
             return
         tokens = workload.sequential[1] if workload.sequential else workload.long
         if tokens:
-            for _ in range(workload.warmup):
+            for _number in range(workload.warmup):
                 self.ask(tokens)
         if workload.parallel:
-            for reply in self.race([self.client.prepare(self.body(_WARM_TOKENS)) for _ in range(workload.parallel[0])]):
+            for reply in self.race(self.prepared(workload.parallel[0], _WARM_TOKENS)):
                 self.counted(reply)
 
     def ask(self, tokens: int) -> Reply:
@@ -205,9 +205,11 @@ class _Runner:
         return self.judged(name, tokens, self.ask(tokens))
 
     def together(self, requests: int, tokens: int) -> list[Run]:
-        exchanges = [self.client.prepare(self.body(tokens)) for _ in range(requests)]
-        replies = [self.counted(reply) for reply in self.race(exchanges)]
+        replies = [self.counted(reply) for reply in self.race(self.prepared(requests, tokens))]
         return [self.judged(f"parallel request {number}", tokens, reply) for number, reply in enumerate(replies, 1)]
+
+    def prepared(self, requests: int, tokens: int) -> list[Exchange]:
+        return [self.client.prepare(self.body(tokens)) for _number in range(requests)]
 
     def race(self, exchanges: Sequence[Exchange]) -> list[Reply]:
         """Send all of them at once, each on its own open connection. Raises the first ClientError of any."""

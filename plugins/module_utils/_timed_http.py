@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from typing import NamedTuple
 
 _BLOCK = 1 << 16
 _HEAD = 1 << 20
@@ -35,22 +36,34 @@ class ProtocolError(Exception):
     """What came is not HTTP."""
 
 
+class Block(NamedTuple):
+    """A piece of the body and when it arrived, in seconds of time.perf_counter()."""
+
+    at: float
+    data: bytes
+
+
+class _Read(NamedTuple):
+    """What one read gave: when, the kernel's time in nanoseconds of the wall clock (0 without one), and the bytes."""
+
+    at: float
+    stamp: int
+    data: bytes
+
+
 @dataclass(frozen=True)
 class Answer:
-    """C(blocks) are the pieces of the body and when they arrived, in seconds of time.perf_counter(). C(sent) is when the request was sent.
-
-    C(complete) says whether the body came to its end (or the stream to its C([DONE])).
-    """
+    """C(sent) is when the request was sent. C(complete) says whether the body came to its end (or the stream to its C([DONE]))."""
 
     status: int
     headers: Message
-    blocks: tuple[tuple[float, bytes], ...]
+    blocks: tuple[Block, ...]
     sent: float
     complete: bool
 
     @property
     def body(self) -> bytes:
-        return b"".join(data for _, data in self.blocks)
+        return b"".join(block.data for block in self.blocks)
 
 
 class Incomplete(Exception):
@@ -79,9 +92,9 @@ def exchange(connection: socket.socket, data: bytes, timeout: float, stall: floa
         reader.run(sent + timeout, stall)
     except OSError as exc:
         waited = time.perf_counter() - sent
-        raise Incomplete(exc, reader.answer(sent) if reader.headers is not None else None, waited) from exc
+        raise Incomplete(exc, reader.answer(sent), waited) from exc
     answer = reader.answer(sent)
-    if not answer.complete:
+    if answer is None or not answer.complete:
         raise Incomplete(ConnectionError("the connection was closed early"), answer, time.perf_counter() - sent)
     return answer
 
@@ -91,8 +104,7 @@ class _Reader:
         self.connection, self.data = connection, data
         self.stamped = not isinstance(connection, ssl.SSLSocket) and _ask_for_stamps(connection)
         self.offset = _offset()
-        # (time of the read, the kernel's time in ns of the wall clock or 0, bytes)
-        self.raw: list[tuple[float, int, bytes]] = []
+        self.raw: list[_Read] = []
         self.head = b""
         self.status = 0
         self.headers: Message | None = None
@@ -118,14 +130,14 @@ class _Reader:
                 if self.headers is None:
                     continue
             if data:
-                raw.append((now, stamp, data))
+                raw.append(_Read(now, stamp, data))
                 got += len(data)
             if self.length is not None and got >= self.length:
                 return
             if b"[DONE]" in data and _DONE.search(last + data):
                 # Some servers keep the connection open after it.
                 return
-            if self.chunked and data.endswith(b"0\r\n\r\n") and _unchunk([(0.0, block) for _, _, block in raw])[1]:
+            if self.chunked and data.endswith(b"0\r\n\r\n") and _unchunk([Block(0.0, read.data) for read in raw])[1]:
                 return
             if now > deadline:
                 raise TimeoutError
@@ -148,7 +160,7 @@ class _Reader:
             if len(head) > _HEAD:
                 raise ProtocolError("the headers do not end")
             return b""
-        first, _, rest = head.partition(b"\r\n")
+        first, _end, rest = head.partition(b"\r\n")
         match = re.fullmatch(rb"HTTP/1\.[01] (\d{3})(?: .*)?", first)
         if not match:
             raise ProtocolError(f"the answer begins with {first[:60]!r}")
@@ -167,24 +179,24 @@ class _Reader:
         self.length = int(length) if length.isdigit() and not self.chunked else None
         return body
 
-    def answer(self, sent: float) -> Answer:
-        assert self.headers is not None
-        blocks = [(at, data) for at, data in zip(self.times(), (data for _, _, data in self.raw), strict=True)]
-        got = sum(len(data) for _, data in blocks)
-        complete = self.length is None or got >= self.length
+    def answer(self, sent: float) -> Answer | None:
+        """What came so far; None before the end of the headers."""
+        if self.headers is None:
+            return None
+        blocks = [Block(at, read.data) for at, read in zip(self.times(), self.raw, strict=True)]
+        complete = self.length is None or sum(len(block.data) for block in blocks) >= self.length
         if self.chunked:
             blocks, complete = _unchunk(blocks)
-        done = _DONE.search(b"\n" + b"".join(data for _, data in blocks[-4:])) is not None
+        done = _DONE.search(b"\n" + b"".join(block.data for block in blocks[-4:])) is not None
         return Answer(self.status, self.headers, tuple(blocks), sent, complete or done)
 
     def times(self) -> list[float]:
         """When each piece arrived: by the kernel's notes if they can be trusted, else when it was read."""
-        reads = [at for at, _, _ in self.raw]
-        stamps = [stamp for _, stamp, _ in self.raw]
-        if not all(stamps) or abs(_offset() - self.offset) > _CLOCK_STEP_NS:
+        reads = [read.at for read in self.raw]
+        if not all(read.stamp for read in self.raw) or abs(_offset() - self.offset) > _CLOCK_STEP_NS:
             return reads
-        times = [(stamp - self.offset) / 1e9 for stamp in stamps]
-        plausible = all(read - 30 < at < read + 0.001 for at, read in zip(times, reads, strict=True))
+        times = [(read.stamp - self.offset) / 1e9 for read in self.raw]
+        plausible = all(at - 30 < time_ < at + 0.001 for time_, at in zip(times, reads, strict=True))
         return times if plausible and times == sorted(times) else reads
 
 
@@ -198,8 +210,8 @@ def _ask_for_stamps(connection: socket.socket) -> bool:
 
 def _offset() -> int:
     """The wall clock minus time.perf_counter(), in nanoseconds: of three tries the one that was disturbed least."""
-    tries = []
-    for _ in range(3):
+    tries: list[tuple[int, int]] = []
+    while len(tries) < 3:
         before = time.perf_counter_ns()
         wall = time.time_ns()
         after = time.perf_counter_ns()
@@ -207,9 +219,9 @@ def _offset() -> int:
     return min(tries)[1]
 
 
-def _unchunk(blocks: Sequence[tuple[float, bytes]]) -> tuple[list[tuple[float, bytes]], bool]:
+def _unchunk(blocks: Sequence[Block]) -> tuple[list[Block], bool]:
     """Take the frames of a chunked body away: the pieces with their times, and whether the last chunk came. Raises ProtocolError."""
-    pieces: list[tuple[float, bytes]] = []
+    pieces: list[Block] = []
     rest = b""
     left = 0  # of the chunk's data
     trailing = False  # the line break after a chunk's data comes next
@@ -239,8 +251,8 @@ def _unchunk(blocks: Sequence[tuple[float, bytes]]) -> tuple[list[tuple[float, b
             rest = after
             if left == 0:
                 if out:
-                    pieces.append((at, out))
+                    pieces.append(Block(at, out))
                 return pieces, True
         if out:
-            pieces.append((at, out))
+            pieces.append(Block(at, out))
     return pieces, False

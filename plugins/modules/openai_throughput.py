@@ -25,8 +25,8 @@ notes:
   - C(aggregate_tok_s) = the sum of N / (the last t_last - the first t_send) over requests that start together.
   - Without C(continuous_usage_stats), every chunk with output is taken to hold equally many tokens, which gives n_first.
   - Chunks right after the first one that come five times closer than on average were held back together with it. If they are more than
-    jitter (eight tokens and 2 %), they count as a part of it. When less than 5 % of the time passed after the first output, all of it came in
-    one burst, C(decode_tok_s) is null and a threshold for it fails. The real vLLM on a CPU does that now and then; look at C(e2e_tok_s)
+    jitter (eight tokens and 2 %), they count as a part of it. When less than 5 % of the time passed after the first output, all of it came
+    in one burst, C(decode_tok_s) is null and a threshold for it fails. The real vLLM on a CPU does that now and then; look at C(e2e_tok_s)
     there.
   - C(stdev) is that of a sample, C(cv) is stdev / mean. Both are null for one run.
 author:

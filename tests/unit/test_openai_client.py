@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils import _openai_client, _timed_http
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client, ClientError, ServerHangs, ServerRefused, ToolCall
-from ansible_collections.dgx.spark.plugins.module_utils._timed_http import ProtocolError, request
+from ansible_collections.dgx.spark.plugins.module_utils._timed_http import Block, ProtocolError, request
 
 BODY = {"model": "m", "messages": [], "stream": True}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -37,7 +37,7 @@ class Answers:
     def serve(self) -> None:
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, _address = self.listener.accept()
             except OSError:
                 return
             threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
@@ -287,8 +287,8 @@ def test_https(server: Answers, tmp_path: Path) -> None:
 def test_frames_that_are_cut_anywhere_give_the_same_body() -> None:
     whole = b"3;x=1\r\nabc\r\na\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n"
     for step in range(1, len(whole)):
-        pieces, complete = _timed_http._unchunk([(float(at), whole[at : at + step]) for at in range(0, len(whole), step)])
-        assert (b"".join(data for _, data in pieces), complete) == (b"abc0123456789", True)
-    assert _timed_http._unchunk([(0.0, b"5\r\nab")])[1] is False
+        pieces, complete = _timed_http._unchunk([Block(float(at), whole[at : at + step]) for at in range(0, len(whole), step)])
+        assert (b"".join(piece.data for piece in pieces), complete) == (b"abc0123456789", True)
+    assert _timed_http._unchunk([Block(0.0, b"5\r\nab")])[1] is False
     with pytest.raises(ProtocolError):
-        _timed_http._unchunk([(0.0, b"nonsense\r\n")])
+        _timed_http._unchunk([Block(0.0, b"nonsense\r\n")])
