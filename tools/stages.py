@@ -19,7 +19,7 @@ from pathlib import Path
 
 LOGS = Path(__file__).resolve().parent.parent / ".cache" / "stages"
 QUIET = 30.0  # seconds without output after which a stage is said to be running
-BOUND = 1500.0  # seconds that a stage may take
+BOUND = 2400.0  # seconds that a stage may take
 # "12 passed, 1 failed in 3.45s", between signs of equality or without
 PYTEST_END = re.compile(rb"^(?:=+ )?(\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|xpassed)\b.* in [\d.]+s.*?)(?: =+)?$", re.M)
 

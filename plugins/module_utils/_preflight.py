@@ -100,13 +100,18 @@ def _docker(spark: Mapping[str, Any]) -> list[str]:
 
 
 def _port(spark: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    holder = spark["ports"].get(str(wanted["port"]))
-    # A container of ours on the port is what a deployment replaces; it is in `containers`.
-    ours = {container["name"] for container in spark["containers"]}
-    if not wanted["port"] or not holder or holder.get("container") in ours:
+    port, holder = wanted["port"], spark["ports"].get(str(wanted["port"]))
+    # What a deployment replaces: the container of that name, and what an interrupted swap left beside it.
+    if not port or not holder or holder.get("container") in (wanted["container"], f"{wanted['container']}-next"):
         return []
+    other = next((c for c in spark["containers"] if c["name"] == holder.get("container")), None)
+    if other:
+        return [
+            f"port {port} is taken by the container {other['name']} of the recipe {other['recipe']}: take it away with playbooks/remove.yml"
+            f" -e recipe_name={other['recipe']} (its weights stay), or choose another port (vllm_port and preflight_port)"
+        ]
     name = holder.get("container") or holder.get("process") or "another process"
-    return [f"port {wanted['port']} is taken by {name} (pid {holder.get('pid')}): stop it or choose another port (vllm_port)"]
+    return [f"port {port} is taken by {name} (pid {holder.get('pid')}): stop it or choose another port (vllm_port and preflight_port)"]
 
 
 def _arithmetic(recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ def wanted(**changed: Any) -> dict[str, Any]:
         "memory_gib": spec["hardware"]["memory_gib"],
         "disk_gb": None,
         "port": 8002,
+        "container": NAME,
         "driver_refused": DEFAULTS["preflight_driver_refused"],
         "kernel_refused": DEFAULTS["preflight_kernel_refused"],
         "decode_limit_tok_s_min": DEFAULTS["preflight_decode_limit_tok_s_min"],
@@ -98,7 +99,17 @@ def test_weights_that_are_there_need_no_room() -> None:
     assert problems(gb10(disk={"path": "/srv", "free_gb": 3.0}, model=model), recipe(), wanted()) == []
 
 
-def test_a_port_held_by_a_container_of_ours_is_free() -> None:
+def test_a_port_held_by_another_recipe_is_taken_and_the_remedy_names_it() -> None:
+    facts = {
+        "ports": {"8002": {"process": "docker-proxy", "pid": 9, "container": "gemma4-tiny"}},
+        "containers": [container(name="gemma4-tiny", recipe="gemma4-tiny-cpu")],
+    }
+    (found,) = problems(gb10(**facts), recipe(), wanted())
+    assert "taken by the container gemma4-tiny" in found
+    assert "playbooks/remove.yml -e recipe_name=gemma4-tiny-cpu" in found
+
+
+def test_a_port_held_by_the_container_that_is_replaced_is_free() -> None:
     facts = {"ports": {"8002": {"process": "docker-proxy", "pid": 9, "container": NAME}}, "containers": [container()]}
     assert problems(gb10(**facts), recipe(), wanted()) == []
 
