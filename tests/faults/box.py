@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Box:
         )
         self.address = found.stdout.strip()
 
-    def play(self, playbook: str = "gemma4", inventory: str = "inventories/sim", **variables: Any) -> Run:
+    def play(self, playbook: str = "gemma4", inventory: str = "inventories/sim", arguments: Sequence[str] = (), **variables: Any) -> Run:
         values = {**QUICK, **variables}
         command = [
             str(Path(sys.executable).with_name("ansible-playbook")),
@@ -67,6 +68,7 @@ class Box:
             inventory,
             "-e",
             json.dumps(values),
+            *arguments,
         ]
         environment = os.environ | {
             "ANSIBLE_FORCE_COLOR": "0",
