@@ -151,7 +151,7 @@ def test_it_ends_at_its_bound_and_goes_on_from_there(hub: Hub, tmp_path: Path) -
     hub.faults.rate = 800_000
     started = time.monotonic()
     assert fetch([job(hub)], tmp_path, timeout=1.2, connections=2).timed_out
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10
     assert (tmp_path / "large.aria2").exists()
     there = (tmp_path / "large").stat().st_blocks * 512
     assert fetched_again(hub, tmp_path) <= len(LARGE) - there + 200_000

@@ -252,7 +252,7 @@ def test_a_slow_server(hub: Hub) -> None:
     set_faults(hub, rate=100_000)
     started = time.monotonic()
     get(url, Range="bytes=0-49999")
-    assert 0.4 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.4
 
 
 def test_a_server_that_stops_answering(hub: Hub) -> None:

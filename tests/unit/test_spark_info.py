@@ -154,7 +154,7 @@ def test_a_spark(command: Command, tmp_path: Path) -> None:
     docker(command, tmp_path, [CONTAINER])
     started = time.monotonic()
     found = look(params(tmp_path, container="gemma4-nvfp4"))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert found["gpus"] == [
         {"name": "NVIDIA GB10", "compute_capability": "12.1", "driver_version": "580.142", "memory_mib": None, "uuid": "GPU-5eed"}
     ]
@@ -187,7 +187,7 @@ def test_what_hangs_is_a_fact(command: Command, tmp_path: Path, monkeypatch: pyt
     command("nvidia-smi", "sleep 30; exit 0")
     started = time.monotonic()
     found = look(params(tmp_path))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert found["gpu_error"] == "nvidia-smi did not answer within 0.3 s"
     assert found["containers"] == []
     if hangs == "info":
