@@ -108,10 +108,10 @@ def _port(spark: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     if other:
         return [
             f"port {port} is taken by the container {other['name']} of the recipe {other['recipe']}: take it away with playbooks/remove.yml"
-            f" -e recipe_name={other['recipe']} (its weights stay), or choose another port (vllm_port and preflight_port)"
+            f" -e recipe_name={other['recipe']} (its weights stay), or choose another port (vllm_port)"
         ]
     name = holder.get("container") or holder.get("process") or "another process"
-    return [f"port {port} is taken by {name} (pid {holder.get('pid')}): stop it or choose another port (vllm_port and preflight_port)"]
+    return [f"port {port} is taken by {name} (pid {holder.get('pid')}): stop it or choose another port (vllm_port)"]
 
 
 def _arithmetic(recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

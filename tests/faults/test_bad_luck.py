@@ -27,7 +27,7 @@ def test_a_port_that_is_taken(served: Served) -> None:
     subprocess.run(["docker", "exec", "-d", "spark-sim-1", "python3", "-m", "http.server", "8003"], check=True)
     time.sleep(1)
     try:
-        run = served.box.play(vllm_port=8003, preflight_port=8003)
+        run = served.box.play(vllm_port=8003)
     finally:
         served.box.sh("pkill -f '[h]ttp.server 8003'")
     assert run.rc != 0
