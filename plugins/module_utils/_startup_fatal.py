@@ -82,7 +82,7 @@ RULES: tuple[Rule, ...] = (
         "vllm serve: error: unrecognized arguments: --moe-backnd marlin",
     ),
     _rule(
-        r"error: argument (--[a-z0-9-]+)[^:]*: (?:invalid|expected|not allowed)",
+        r"error: argument (--[a-z0-9-]+)[^:]*: (?:invalid|expected|not allowed)[^(]*",
         "{0} does not take this value: correct it in the recipe's args; the line lists what is accepted",
         "vllm serve: error: argument --moe-backend: invalid choice: 'marlinn' (choose from auto, cutlass, marlin)",
     ),
@@ -180,7 +180,7 @@ RULES: tuple[Rule, ...] = (
         "OSError: Can't load the configuration of '/models/gemma4'. If you were trying to load it from the Hub",
     ),
     _rule(
-        r"Error: .*invalid (tool call|reasoning) parser: (\S+)",
+        r"invalid (tool call|reasoning) parser: (\S+)",
         "this vLLM has no {0} parser {1}: gemma4 is registered since vLLM 0.19.0",
         "KeyError: 'invalid tool call parser: gemma5 (chose from { gemma4,pythonic })'",
     ),
@@ -201,6 +201,11 @@ RULES: tuple[Rule, ...] = (
         "the container does not see the GPU: it must be created with GPUs, by a Docker that knows the nvidia runtime; run the role"
         " container_toolkit",
         "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG`",
+    ),
+    _rule(
+        r"CUDA driver version is insufficient for CUDA runtime version",
+        "the driver is older than the image's CUDA: update it (580.x is good on a GB10), or take an image with an older CUDA",
+        "torch.AcceleratorError: CUDA error: CUDA driver version is insufficient for CUDA runtime version",
     ),
     _rule(
         r"no kernel image is available for execution on the device",
@@ -237,7 +242,7 @@ def recognise(line: str, last_error: str) -> Fatal | None:
             remedy = rule.remedy.format(*(group or "" for group in found.groups()))
             if "unrecognized arguments" in line:
                 remedy += _meant(found[1])
-            return Fatal(found[0].removeprefix("Error: ").strip(), line, remedy)
+            return Fatal(found[0].removeprefix("Error: ").strip(" '\""), line, remedy)
     if not _CONSEQUENCES.search(line):
         return None
     cause = last_error or line

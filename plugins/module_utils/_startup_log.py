@@ -92,7 +92,7 @@ _STAGES = (
     (re.compile(r"Capturing CUDA graph|Graph capturing finished"), "capturing CUDA graphs"),
     (re.compile(r"KV cache (?:size|memory)"), "setting up the KV cache"),
     (re.compile(r"torch\.compile|Dynamo|Compiling a graph|Directly load the compiled graph|backends\.py"), "compiling"),
-    (re.compile(r"Model loading took|Loading weights took"), "weights are loaded"),
+    (re.compile(r"Model loading took|Loading weights took"), "busy after loading the weights"),
     (re.compile(r"checkpoint shards:\s*(\d+)%"), "loading weights {}%"),
     (re.compile(r"Starting to load model|checkpoint shards|Filesystem type for checkpoints"), "loading weights"),
     (re.compile(r"Initializing a V1 LLM engine"), "starting the engine"),
