@@ -29,7 +29,7 @@ _DENSITY_TOKENS = 16
 
 # Nobody writes one character 32 times in a row ("Noooo" stays far below) ...
 _RUN = 32
-# ... but for zeros and other hexadecimal digits (a hash of zeros has 64, base64 of zeros many A's), ...
+# ... but for zeros and other hexadecimal digits (a hash of zeros has 64, base64 of zeros many A's) and X, with which secrets are hidden, ...
 _RUN_HEX = 100
 # ... and for rules, borders, bars and leaders, which may be as wide as a page.
 _RUN_RULE = 250
@@ -170,7 +170,7 @@ def _emptiness(text: str, tokens: int | None, forced: bool, text_tokens: int | N
 def _runs(text: str) -> Iterator[Finding]:
     for match in re.finditer(rf"([^\s])\1{{{_RUN - 1},}}", text):
         character, length = match[1], len(match[0])
-        limit = _RUN_RULE if character in _RULES else _RUN_HEX if character in "0123456789abcdefABCDEF" else _RUN
+        limit = _RUN_RULE if character in _RULES else _RUN_HEX if character in "0123456789abcdefABCDEFxX" else _RUN
         if length >= limit:
             yield Finding("run", f"{character!r} {length} times in a row")
             return
