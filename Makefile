@@ -55,7 +55,7 @@ types: $(VENV) ## mypy
 sanity: $(VENV) ## ansible-test sanity, without an ignore file (ARGS="--test pep8" for a part)
 	.venv/bin/python tools/run_ansible_test.py sanity $(ARGS)
 
-unit: $(VENV) ## pure logic, modules against fakes, and what the collection promises of itself
+unit: engine ## pure logic, modules against fakes, and what the collection promises of itself
 	$(call pytest,tests/unit)
 
 docs: $(VENV) ## the documentation of every plugin, role and module renders

@@ -46,6 +46,8 @@ def _packages() -> list[str]:
         missing.append("iptables")
     if shutil.which("debootstrap", path=_root_path()) is None:
         missing.append("debootstrap")
+    if shutil.which("aria2c") is None:  # the tests fetch with it on this machine, too
+        missing.append("aria2")
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
         missing.append("debian-archive-keyring")
     return missing

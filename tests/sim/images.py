@@ -240,7 +240,7 @@ def push(image: Image, state: State) -> None:
 def train(state: State) -> None:
     """Train the tiny model into the cache, unless it is there from the same recipe."""
     inputs = digest(sorted(p for p in CPU_FOLDER.glob("train*") if p.is_file()))
-    if (TINY_GEMMA4 / "model.safetensors").exists() and state.trained in ("", inputs):
+    if (TINY_GEMMA4 / "model.safetensors").exists() and state.trained == inputs:
         return
     stream("training the tiny Gemma 4", _cpu_tool("train", CPU_IMAGE, str(TINY_GEMMA4)), timeout=3600)
     state.trained = inputs
