@@ -36,11 +36,9 @@ ALL_NAMES = [NAME, f"{NAME}-previous", f"{NAME}-next", f"{NAME}-rolled-back", f"
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[docker.DockerClient]:
-    try:
-        found = docker.from_env(version="auto")
-        found.ping()
-    except docker.errors.DockerException as exc:
-        pytest.skip(f"no Docker engine answers: {exc}")
+    # `make integration` starts the engine: one that does not answer is a failure and nothing to skip.
+    found = docker.from_env(version="auto")
+    found.ping()
     yield found
     found.close()
 
