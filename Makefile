@@ -25,14 +25,14 @@ $(VENV): requirements-dev.txt tools/make_venv.py
 	$(PYTHON) tools/make_venv.py
 	@touch $@
 
-demo: $(VENV) ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4
+demo: engine ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4
 	$(LAB) up --boxes $(BOXES)
 	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e recipe_name=gemma4-tiny-cpu
 
 demo-down: ## take the demo away, with all that it made but the caches
 	$(if $(wildcard $(VENV)),$(LAB) down)
 
-sim: $(VENV) ## bring up BOXES=n simulated Sparks and what surrounds them
+sim: engine ## bring up BOXES=n simulated Sparks and what surrounds them
 	$(LAB) up --boxes $(BOXES)
 
 sim-down: demo-down ## take the simulated Sparks away
@@ -64,16 +64,16 @@ docs: $(VENV) ## the documentation of every plugin, role and module renders
 integration: engine ## modules against a real Docker engine
 	$(call pytest,tests/integration)
 
-molecule: $(VENV) ## roles and the whole playbook on the simulated Sparks
+molecule: engine ## roles and the whole playbook on the simulated Sparks
 	molecule test --all
 
-faults: $(VENV) ## bad input and bad luck on the simulated Sparks
+faults: engine ## bad input and bad luck on the simulated Sparks
 	$(call pytest,tests/faults)
 
-e2e: $(VENV) ## the demo, as a user runs it: the real vLLM on a CPU
+e2e: engine ## the demo, as a user runs it: the real vLLM on a CPU
 	$(call pytest,tests/e2e)
 
-bench-noop: $(VENV) ## what a run costs that has nothing to do
+bench-noop: engine ## what a run costs that has nothing to do
 	.venv/bin/python tests/benchmarks/noop.py
 
 build: $(VENV) ## the collection's archive, in .cache/build

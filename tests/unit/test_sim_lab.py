@@ -36,6 +36,16 @@ def test_a_command_without_an_engine_fails_with_the_remedy(command: tuple[str, .
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("target", ["demo", "sim", "unit", "integration", "molecule", "faults", "e2e", "bench-noop"])
+def test_what_needs_an_engine_starts_one_first(target: str) -> None:
+    """On a new machine nobody has called `make engine`."""
+    done = subprocess.run(["make", "--dry-run", target], cwd=SIM.parents[1], capture_output=True, text=True, timeout=60, check=True)
+    commands = done.stdout.splitlines()
+    engine = next((number for number, line in enumerate(commands) if line.endswith("lab.py engine")), None)
+    assert engine is not None, done.stdout
+    assert not any("lab.py up" in line or "pytest" in line or "molecule" in line for line in commands[:engine])
+
+
 def test_status_without_docker_installed() -> None:
     done = lab("status", PATH="/nonexistent")
     assert done.returncode == 0
