@@ -1,21 +1,17 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Filters around the evidence: evidence, decode_limit and report."""
+"""Filters around the evidence: evidence and report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dgx.spark.plugins.module_utils import _evidence, _recipe
+from ansible_collections.dgx.spark.plugins.module_utils import _evidence
 
 
 def evidence(spark: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
     return _evidence.document(spark, **parts)
-
-
-def decode_limit(recipe: Mapping[str, Any]) -> float:
-    return _recipe.decode_limit_tok_s(recipe) or 0.0
 
 
 def report(boxes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -36,4 +32,4 @@ _EMPTY = ("vLLM", "log", "probes", "decode tok/s", "TTFT ms", "aggregate", "verd
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"evidence": evidence, "decode_limit": decode_limit, "report": report}
+        return {"evidence": evidence, "report": report}

@@ -97,6 +97,30 @@ def kv_value_bytes(kv_cache_dtype: str) -> float:
     return 1.0 if kv_cache_dtype.startswith(("fp8", "int8")) else 2.0
 
 
+@dataclass(frozen=True)
+class Ceiling:
+    """A checkpoint on a box: its memory's bandwidth in GB/s, and the bytes of one value in the KV cache."""
+
+    checkpoint: Checkpoint
+    bandwidth_gb_s: float
+    value_bytes: float
+
+    def limit_tok_s(self, context: float, requests: int = 1) -> float:
+        """Tokens per second of all requests together, rounded to what a reader can use."""
+        return round(self.checkpoint.limit_tok_s(self.bandwidth_gb_s, context, self.value_bytes, requests), 3)
+
+    def describe(self, context: float) -> dict[str, Any]:
+        """What one stream costs at this context, in the shape that modules return."""
+        return {
+            "limit_tok_s": self.limit_tok_s(context),
+            "bandwidth_gb_s": self.bandwidth_gb_s,
+            "weights_gb": round(self.checkpoint.weight_bytes() / 1e9, 4),
+            "kv_gb": round(self.checkpoint.kv_bytes(context, self.value_bytes) / 1e9, 4),
+            "context_tokens": round(context),
+            "formats": dict(self.checkpoint.formats),
+        }
+
+
 def read(directory: str) -> Checkpoint:
     """The checkpoint in a directory. Raises RooflineError."""
     try:

@@ -180,14 +180,13 @@ def _rounded(value: float | None) -> float | None:
 
 THRESHOLDS = ("decode_tok_s_min", "aggregate_tok_s_min", "ttft_ms_max", "roofline_share_min")
 _SLOW = (
-    "look whether something else uses the box ('nvidia-smi', 'ollama ps', 'docker stats'), whether the clocks are capped ('nvidia-smi"
-    " -q -d CLOCK'), and"
-    " which backends the startup log names"
+    "look whether something else uses the box ('nvidia-smi', 'ollama ps', 'docker stats'), whether the clocks are capped"
+    " ('nvidia-smi -q -d CLOCK'), and which backends the startup log names"
 )
 
 
-def contradictions(thresholds: Mapping[str, float | None], parts: Mapping[str, Any], limit_tok_s: float | None) -> list[str]:
-    """Thresholds that nothing could be held against. C(parts) are the options sequential, long and parallel."""
+def contradictions(thresholds: Mapping[str, float | None], parts: Mapping[str, Any]) -> list[str]:
+    """Thresholds that nothing could be held against. C(parts) are the options sequential, long, parallel and roofline."""
     problems = []
     wanted = {name for name, value in thresholds.items() if value is not None}
     single = parts.get("sequential") or parts.get("long")
@@ -196,19 +195,20 @@ def contradictions(thresholds: Mapping[str, float | None], parts: Mapping[str, A
             problems.append(f"thresholds.{name} needs sequential or long")
     if "aggregate_tok_s_min" in wanted and not parts.get("parallel"):
         problems.append("thresholds.aggregate_tok_s_min needs parallel")
-    if "roofline_share_min" in wanted and not limit_tok_s:
-        problems.append("thresholds.roofline_share_min needs limit_tok_s")
+    if "roofline_share_min" in wanted and not parts.get("roofline"):
+        problems.append("thresholds.roofline_share_min needs roofline")
     return problems
 
 
-def too_slow(thresholds: Mapping[str, float | None], measured: Mapping[str, Any], limit_tok_s: float | None) -> list[str]:
+def too_slow(thresholds: Mapping[str, float | None], measured: Mapping[str, Any]) -> list[str]:
     """What misses its threshold: one sentence each, with the threshold, the measured value and what to do.
 
-    C(measured) has the results sequential, long and parallel, each may be null.
+    C(measured) has the results sequential, long, parallel and roofline, each may be null.
     """
     decode, ttft = single_stream(measured)
     aggregate = (measured.get("parallel") or {}).get("aggregate_tok_s")
-    share = decode / limit_tok_s if decode is not None and limit_tok_s else None
+    roofline = measured.get("roofline") or {}
+    limit = roofline.get("limit_tok_s")
     checks: list[tuple[str, float | None, str, str, Callable[[float, float], bool]]] = [
         ("decode_tok_s_min", decode, "tok/s", _SLOW, lambda value, bound: value < bound),
         ("aggregate_tok_s_min", aggregate, "tok/s over all requests", _SLOW + "; see max-num-seqs", lambda value, bound: value < bound),
@@ -219,7 +219,13 @@ def too_slow(thresholds: Mapping[str, float | None], measured: Mapping[str, Any]
             "the first request after a start compiles kernels: raise warmup; otherwise requests wait, or the prompt is long",
             lambda value, bound: value > bound,
         ),
-        ("roofline_share_min", share, f"of the limit of {limit_tok_s or 0:g} tok/s", _SLOW, lambda value, bound: value < bound),
+        (
+            "roofline_share_min",
+            roofline.get("share"),
+            f"of the limit of {limit:.4g} tok/s" if limit else "of the limit, which is not known",
+            _SLOW,
+            lambda value, bound: value < bound,
+        ),
     ]
     failures = []
     for name, value, unit, remedy, misses in checks:
@@ -229,7 +235,8 @@ def too_slow(thresholds: Mapping[str, float | None], measured: Mapping[str, Any]
         side = "at most" if name.endswith("_max") else "at least"
         if value is None:
             failures.append(
-                f"{name}: nothing could be measured, because the output came in one burst or not at all; wanted {side} {bound:g} {unit}"
+                f"{name}: nothing to hold against it, because the output came in one burst or not at all, or the checkpoint could not be"
+                f" read; wanted {side} {bound:g} {unit}"
             )
         elif misses(value, bound):
             failures.append(f"{name}: measured {value:.4g} {unit}, wanted {side} {bound:g}. {remedy[0].upper()}{remedy[1:]}")

@@ -10,12 +10,13 @@ import gc
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._garbage import judge
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client, ClientError, Exchange, Reply, ServerRefused
+from ansible_collections.dgx.spark.plugins.module_utils._roofline import Ceiling
 from ansible_collections.dgx.spark.plugins.module_utils._throughput import (
     MeasureError,
     Run,
@@ -29,6 +30,8 @@ from ansible_collections.dgx.spark.plugins.module_utils._vllm_metrics import Met
 
 # English prose, long enough for any of the workloads; the lab's tiny model knows it by heart.
 PROMPT = "Write a long story about a lighthouse."
+# With the nonce and what the chat template adds, in tokens.
+_PROMPT_TOKENS = 30
 # What each of the parallel warm-up requests generates: enough to compile kernels for their batch size.
 _WARM_TOKENS = 16
 # Requests of others that just end get so long before they count as other traffic.
@@ -47,23 +50,23 @@ class Workload:
     long: int | None = None
     parallel: tuple[int, int] | None = None
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
-    limit_tok_s: float | None = None
+    ceiling: Ceiling | None = None
 
 
-def run(client: Client, workload: Workload, timeout: float) -> dict[str, Any]:
-    """Run it all within C(timeout) seconds.
+def run(client: Client, workload: Workload, timeout: float, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Run it all within C(timeout) seconds, and C(tell) what is going on.
 
-    Returns {sequential, long, parallel, failures, notes, other_traffic, speculation, roofline_share, limit_tok_s}; a part that was not
-    asked for, or that was not reached because the one before failed, is null. Nothing is raised.
+    Returns {sequential, long, parallel, failures, notes, other_traffic, speculation, roofline}; a part that was not asked for, or that was
+    not reached because the one before failed, is null. Nothing is raised.
     """
-    runner = _Runner(client, workload, time.monotonic() + timeout)
+    runner = _Runner(client, workload, time.monotonic() + timeout, tell)
     with _quiet():
         return runner.run()
 
 
 def nothing(failure: str) -> dict[str, Any]:
     """The result of a measurement that could not begin."""
-    empty = ("sequential", "long", "parallel", "other_traffic", "speculation", "roofline_share", "limit_tok_s")
+    empty = ("sequential", "long", "parallel", "other_traffic", "speculation", "roofline")
     return {**dict.fromkeys(empty), "failures": [failure], "notes": []}
 
 
@@ -81,8 +84,8 @@ def _quiet() -> Iterator[None]:
 
 
 class _Runner:
-    def __init__(self, client: Client, workload: Workload, deadline: float) -> None:
-        self.client, self.workload, self.deadline = client, workload, deadline
+    def __init__(self, client: Client, workload: Workload, deadline: float, tell: Callable[[str], None]) -> None:
+        self.client, self.workload, self.deadline, self.tell = client, workload, deadline, tell
         self.failures: list[str] = []
         self.notes: list[str] = []
         self.own_tokens = 0
@@ -102,9 +105,10 @@ class _Runner:
         with contextlib.suppress(ClientError):
             after = read(self.client.metrics(5))
         decode, _ttft = single_stream(parts)
-        limit = self.workload.limit_tok_s
+        guessed = speculation(before, after, decode)
+        roofline = self.roofline(parts, 1.0 if guessed is None else guessed["acceptance_length"])
         traffic = other_traffic(before, after, self.own_tokens)
-        slow = too_slow(self.reached(parts), parts, limit)
+        slow = too_slow(self.reached(parts), {**parts, "roofline": roofline})
         if traffic and traffic["seen"]:
             words = (
                 f"others were served meanwhile: {traffic['running_before']} requests ran before,"
@@ -117,9 +121,31 @@ class _Runner:
             "failures": self.failures + slow,
             "notes": self.notes,
             "other_traffic": traffic,
-            "speculation": speculation(before, after, decode),
-            "roofline_share": None if decode is None or not limit else round(decode / limit, 4),
-            "limit_tok_s": limit,
+            "speculation": guessed,
+            "roofline": roofline,
+        }
+
+    def roofline(self, parts: Mapping[str, Any], tokens_a_step: float) -> dict[str, Any] | None:
+        """The limit of each part of the workload, at the context that it has on average, and what was reached of it.
+
+        The limit is one of steps: what speculation adds to them does not count.
+        """
+        workload, ceiling = self.workload, self.workload.ceiling
+        if ceiling is None:
+            return None
+
+        def context(tokens: int) -> float:
+            return _PROMPT_TOKENS + tokens / 2
+
+        found = ceiling.describe(context(workload.sequential[1] if workload.sequential else workload.long or 0))
+        decode, _ttft = single_stream(parts)
+        aggregate = (parts["parallel"] or {}).get("aggregate_tok_s")
+        together = ceiling.limit_tok_s(context(workload.parallel[1]), workload.parallel[0]) if workload.parallel else None
+        return found | {
+            "share": None if decode is None else round(decode / tokens_a_step / found["limit_tok_s"], 4),
+            "long_limit_tok_s": ceiling.limit_tok_s(context(workload.long)) if workload.long else None,
+            "aggregate_limit_tok_s": together,
+            "aggregate_share": None if aggregate is None or together is None else round(aggregate / tokens_a_step / together, 4),
         }
 
     def reached(self, parts: Mapping[str, Any]) -> dict[str, float | None]:
@@ -138,11 +164,15 @@ class _Runner:
             times, tokens = workload.sequential
             runs: list[Run] = []
             for number in range(1, times + 1):
+                so_far = f", {runs[-1].e2e_tok_s:.1f} tok/s so far" if runs else ""
+                self.tell(f"sequential run {number} of {times}, {tokens} tokens each{so_far}")
                 runs.append(self.single(f"sequential run {number}", tokens))
                 parts["sequential"] = sequential(runs)
         if workload.long:
+            self.tell(f"long run, {workload.long} tokens")
             parts["long"] = self.single("long run", workload.long).result()
         if workload.parallel:
+            self.tell(f"{workload.parallel[0]} requests at once, {workload.parallel[1]} tokens each")
             parts["parallel"] = parallel(self.together(*workload.parallel))
 
     def settled(self) -> Metrics:
@@ -181,7 +211,8 @@ class _Runner:
             return
         tokens = workload.sequential[1] if workload.sequential else workload.long
         if tokens:
-            for _number in range(workload.warmup):
+            for number in range(1, workload.warmup + 1):
+                self.tell(f"warm-up {number} of {workload.warmup}, {tokens} tokens")
                 self.ask(tokens)
         if workload.parallel:
             for reply in self.race(self.prepared(workload.parallel[0], _WARM_TOKENS)):

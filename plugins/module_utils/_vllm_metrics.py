@@ -54,9 +54,11 @@ def other_traffic(before: Metrics, after: Metrics, own_tokens: int) -> dict[str,
     return {"running_before": running, "foreign_tokens": foreign, "seen": running > 0 or foreign > max(8, own_tokens // 100)}
 
 
-def speculation(before: Metrics, after: Metrics, decode_tok_s: float | None) -> dict[str, float | None] | None:
-    """{acceptance_length, steps_s}: tokens per step, and steps per second, which does not depend on what is written. None without"
-    " speculation."""
+def speculation(before: Metrics, after: Metrics, decode_tok_s: float | None) -> dict[str, Any] | None:
+    """{acceptance_length, steps_s}: tokens per step, and steps per second, which does not depend on what is written.
+
+    None without speculation.
+    """
     if None in (before.drafts, before.accepted, after.drafts, after.accepted):
         return None
     drafts = (after.drafts or 0) - (before.drafts or 0)

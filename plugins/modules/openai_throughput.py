@@ -132,12 +132,27 @@ options:
         description: The largest mean C(ttft_ms) of O(sequential), or of O(long) without it.
         type: float
       roofline_share_min:
-        description: The least share of O(limit_tok_s) that the mean C(decode_tok_s) must reach, between 0 and 1.
+        description: The least share of the limit (see O(roofline)) that must be reached, between 0 and 1.
         type: float
-  limit_tok_s:
+  roofline:
     description:
-      - What the memory's bandwidth allows at most, in tokens per second, for RV(roofline_share).
-    type: float
+      - What the memory's bandwidth allows at most is calculated from the checkpoint, for RV(roofline) and
+        O(thresholds.roofline_share_min).
+      - Without it, or where the checkpoint cannot be read, RV(roofline) is null.
+    type: dict
+    suboptions:
+      checkpoint:
+        description: The directory of the checkpoint on this host, with C(config.json) and safetensors files. Only their headers are read.
+        type: path
+        required: true
+      bandwidth_gb_s:
+        description: The bandwidth of the box's memory in GB/s. A GB10 has 273.
+        type: float
+        required: true
+      kv_cache_dtype:
+        description: The type of the KV cache, as vLLM's flag of this name.
+        type: str
+        default: auto
   timeout:
     description:
       - The number of seconds that everything together may take.
@@ -158,7 +173,10 @@ EXAMPLES = r"""
       decode_tok_s_min: 46.8
       aggregate_tok_s_min: 103
       ttft_ms_max: 130
-    limit_tok_s: 83.2
+    roofline:
+      checkpoint: /srv/models/gemma4-26b-a4b-nvfp4/main
+      bandwidth_gb_s: 273
+      kv_cache_dtype: fp8
 
 - name: A small model that must not be forced past its natural end
   dgx.spark.openai_throughput:
@@ -250,28 +268,69 @@ speculation:
     steps_s:
       description: Steps per second, which does not depend on what is written.
       type: float
-roofline_share:
-  description: The mean decode rate as a share of O(limit_tok_s).
+roofline:
+  description: What the memory's bandwidth allows, and what was reached of it; null when O(roofline) is not given or could not be read.
   returned: always
-  type: float
-limit_tok_s:
-  description: The limit that was given.
-  returned: always
-  type: float
+  type: dict
+  contains:
+    limit_tok_s:
+      description: The limit of one stream at C(context_tokens), the mean context of O(sequential), or of O(long) without it.
+      type: float
+      sample: 83.2
+    share:
+      description:
+        - The mean decode rate over C(limit_tok_s). With speculation it is the rate of steps, for the limit is one of steps; what the draft
+          model reads is not in the limit.
+      type: float
+      sample: 0.6198
+    bandwidth_gb_s:
+      description: The bandwidth that was given.
+      type: float
+    weights_gb:
+      description: The weights that one token reads, in GB.
+      type: float
+      sample: 3.235
+    kv_gb:
+      description: The KV cache that one token reads, in GB.
+      type: float
+      sample: 0.0484
+    context_tokens:
+      description: The context at which the limit was calculated.
+      type: int
+    formats:
+      description: The format of each part of the checkpoint.
+      type: dict
+      sample: {"attention": "NVFP4", "dense_mlp": "NVFP4", "experts": "NVFP4", "router": "BF16", "lm_head": "BF16"}
+    long_limit_tok_s:
+      description: The limit of the long request, whose context is longer.
+      type: float
+    aggregate_limit_tok_s:
+      description: The limit of the parallel requests together, if their tokens are routed to experts evenly.
+      type: float
+      sample: 170.8
+    aggregate_share:
+      description: The aggregate rate over it.
+      type: float
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client, ClientError
+from ansible_collections.dgx.spark.plugins.module_utils._roofline import Ceiling, RooflineError, kv_value_bytes, read
 from ansible_collections.dgx.spark.plugins.module_utils._throughput import MeasureError, contradictions
 from ansible_collections.dgx.spark.plugins.module_utils._throughput_run import PROMPT, Workload, nothing, run
 
+# Some 2,000 tokens. Repeated prefills of 70,000 freeze a GB10.
+PROMPT_CHARACTERS = 8000
 
-def workload(params: dict[str, Any]) -> Workload:
+
+def workload(params: dict[str, Any], ceiling: Ceiling | None) -> Workload:
     """The workload that the options describe. Raises MeasureError for one that makes no sense."""
     thresholds = params["thresholds"]
-    problems = contradictions(thresholds, params, params["limit_tok_s"])
+    problems = contradictions(thresholds, params)
+    if len(params["prompt"] or "") > PROMPT_CHARACTERS:
+        problems.append(f"prompt has {len(params['prompt'])} characters, at most {PROMPT_CHARACTERS} are sent: long ones freeze a GB10")
     for part in ("sequential", "long", "parallel"):
         problems += [f"{part}.{key} must be at least 1" for key, value in (params[part] or {}).items() if value < 1]
     if problems:
@@ -285,8 +344,15 @@ def workload(params: dict[str, Any]) -> Workload:
         long=params["long"]["tokens"] if params["long"] else None,
         parallel=(params["parallel"]["requests"], params["parallel"]["tokens"]) if params["parallel"] else None,
         thresholds=thresholds,
-        limit_tok_s=params["limit_tok_s"],
+        ceiling=ceiling,
     )
+
+
+def ceiling(params: dict[str, Any] | None) -> Ceiling | None:
+    """The limit that the option roofline describes; None without it. Raises RooflineError."""
+    if not params:
+        return None
+    return Ceiling(read(params["checkpoint"]), params["bandwidth_gb_s"], kv_value_bytes(params["kv_cache_dtype"]))
 
 
 def main() -> None:
@@ -318,17 +384,30 @@ def main() -> None:
                     "roofline_share_min": {"type": "float"},
                 },
             },
-            "limit_tok_s": {"type": "float"},
+            "roofline": {
+                "type": "dict",
+                "options": {
+                    "checkpoint": {"type": "path", "required": True},
+                    "bandwidth_gb_s": {"type": "float", "required": True},
+                    "kv_cache_dtype": {"type": "str", "default": "auto"},
+                },
+            },
             "timeout": {"type": "int", "default": 1800},
         },
         supports_check_mode=False,
     )
     params = module.params
+    unknown, limit = "", None
     try:
-        wanted = workload(params)
+        limit = ceiling(params["roofline"])
+    except RooflineError as exc:
+        unknown = f"the memory-bound limit is not known: {exc}"
+    try:
+        wanted = workload(params, limit)
         result = run(Client(params["base_url"], params["api_key"], params["validate_certs"]), wanted, params["timeout"])
     except (MeasureError, ClientError) as exc:
         result = nothing(str(exc))
+    result["notes"] += [unknown] if unknown else []
     if result["failures"]:
         module.fail_json(msg=f"The throughput is not proven. {'. '.join(result['failures'])}", **result)
     module.exit_json(changed=False, **result)

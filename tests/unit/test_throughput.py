@@ -8,11 +8,13 @@ import contextlib
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils import _throughput_run
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Arrival, Client, ClientError, Reply
+from ansible_collections.dgx.spark.plugins.module_utils._roofline import Ceiling, Checkpoint
 from ansible_collections.dgx.spark.plugins.module_utils._throughput import (
     MeasureError,
     Run,
@@ -27,6 +29,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._vllm_metrics import Met
 from ansible_collections.dgx.spark.plugins.modules import openai_throughput
 from sim.vllm_scripted import server as scripted_server
 from sim.vllm_scripted.server import ScriptedServer
+from unit.checkpoints import MOE_26B, NVFP4, write
 from unit.run_module import run_module
 
 MODEL = "gemma-4-26b"
@@ -154,6 +157,7 @@ MEASURED = {
     "sequential": {"decode_tok_s": {"mean": 44.06}, "ttft_ms": {"mean": 151.0}},
     "long": {"decode_tok_s": 99.0, "ttft_ms": 1.0},
     "parallel": {"aggregate_tok_s": 99.04},
+    "roofline": {"limit_tok_s": 83.2, "share": 0.5296},
 }
 
 
@@ -167,23 +171,25 @@ MEASURED = {
     ],
 )
 def test_a_missed_threshold_is_named_with_value_and_remedy(name: str, bound: float, words: str) -> None:
-    [failure] = too_slow({name: bound, "other": None}, MEASURED, 83.2)
+    [failure] = too_slow({name: bound, "other": None}, MEASURED)
     assert failure.startswith(words)
     better = 40.0 if name.endswith("_tok_s_min") else 0.5 if name == "roofline_share_min" else 160.0
-    assert too_slow({name: better}, MEASURED, 83.2) == []
+    assert too_slow({name: better}, MEASURED) == []
 
 
 def test_what_could_not_be_measured_misses_its_threshold() -> None:
     burst = {"sequential": {"decode_tok_s": {"mean": None}, "ttft_ms": {"mean": 5.0}}}
-    [failure] = too_slow({"decode_tok_s_min": 10.0}, burst, None)
-    assert "nothing could be measured, because the output came in one burst" in failure
+    [failure] = too_slow({"decode_tok_s_min": 10.0}, burst)
+    assert "nothing to hold against it, because the output came in one burst" in failure
 
 
 def test_thresholds_without_their_part_make_no_sense() -> None:
     everything = {"decode_tok_s_min": 1.0, "aggregate_tok_s_min": 1.0, "ttft_ms_max": 1.0, "roofline_share_min": 0.5}
-    assert len(contradictions(everything, {}, None)) == 5
-    assert contradictions(everything, {"long": {"tokens": 5}, "parallel": {}}, 83.2) == ["thresholds.aggregate_tok_s_min needs parallel"]
-    assert contradictions(dict.fromkeys(everything), {}, None) == []
+    assert len(contradictions(everything, {})) == 5
+    assert contradictions(everything, {"long": {"tokens": 5}, "parallel": {}, "roofline": {"checkpoint": "/x"}}) == [
+        "thresholds.aggregate_tok_s_min needs parallel"
+    ]
+    assert contradictions(dict.fromkeys(everything), {}) == []
 
 
 # --- metrics
@@ -208,6 +214,10 @@ def test_other_traffic_and_speculation() -> None:
     assert speculation(before, after, 70.0) == {"acceptance_length": 3.5, "steps_s": 20.0}
     assert speculation(before, before, 70.0) is None
     assert speculation(Metrics(), Metrics(), 70.0) is None
+
+
+# A token reads 1 MB of 2 MB, half of all experts; the memory gives 0.8 GB/s.
+CEILING = Ceiling(Checkpoint({"attention": 0.0}, experts_bytes=2e6, experts=2, experts_used=1), 0.8, 1.0)
 
 
 # --- every way to stream, against the server's own clock
@@ -272,9 +282,7 @@ def test_a_stream_that_cannot_be_measured_fails(stream: dict[str, Any], words: s
 
 def test_the_whole_workload() -> None:
     with ScriptedServer({"stream": {"tok_s": 400.0, "ttft_ms": 10.0, "parallel_cost": 0.5}}) as server:
-        workload = Workload(
-            MODEL, sequential=(2, 60), long=120, parallel=(3, 60), limit_tok_s=800.0, thresholds={"roofline_share_min": 0.1}
-        )
+        workload = Workload(MODEL, sequential=(2, 60), long=120, parallel=(3, 60), ceiling=CEILING, thresholds={"roofline_share_min": 0.1})
         result = run(Client(server.base_url), workload, 20)
         asked = [stream.tokens for stream in server.streams()]
     assert result["failures"] == []
@@ -285,7 +293,12 @@ def test_the_whole_workload() -> None:
     # 400 and 600 tok/s at the most; a busy machine makes it less.
     assert 100 < result["parallel"]["aggregate_tok_s"] < 640
     assert 0.1 < result["parallel"]["fairness"] <= 1
-    assert 0.2 < result["roofline_share"] < 0.55
+    roofline = result["roofline"]
+    assert roofline["limit_tok_s"] == 800
+    assert 0.1 < roofline["share"] < 0.55
+    # Three requests read 7/4 of one request's weights.
+    assert roofline["aggregate_limit_tok_s"] == pytest.approx(3 * 800 * 4 / 7, rel=1e-3)
+    assert 0.05 < roofline["aggregate_share"] < 0.5
     assert result["other_traffic"] == {"running_before": 0, "foreign_tokens": 0, "seen": False}
     assert result["speculation"] is None
 
@@ -355,7 +368,10 @@ def test_the_time_for_everything_is_bounded() -> None:
 def test_speculation_is_told_by_the_metrics() -> None:
     flags = ["--model", "m", "--served-model-name", MODEL, "--speculative-config", '{"method": "mtp", "num_speculative_tokens": 4}']
     with ScriptedServer({"stream": {"tok_s": 400.0, "ttft_ms": 5.0, "tokens_per_chunk": 4}}, flags) as server:
-        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(2, 80)), 20)
+        result = run(Client(server.base_url), Workload(MODEL, warmup=0, sequential=(2, 80), parallel=(2, 20), ceiling=CEILING), 20)
+    # The limit is one of steps: with four tokens in each the rate may exceed it.
+    steps_s = result["speculation"]["steps_s"]
+    assert result["roofline"]["share"] == pytest.approx(steps_s / 800, rel=0.02)
     assert result["speculation"]["acceptance_length"] == pytest.approx(4, rel=0.01)
     assert 30 < result["speculation"]["steps_s"] < 130
 
@@ -369,18 +385,36 @@ def module_run(capsys: pytest.CaptureFixture[str], base_url: str, check: bool = 
 
 def test_the_module_proves_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer({"stream": {"tok_s": 200.0, "ttft_ms": 5.0}}, api_key="geheim") as server:
-        options: dict[str, Any] = {"api_key": "geheim", "warmup": 0, "sequential": {"runs": 2, "tokens": 20}, "limit_tok_s": 400}
+        options: dict[str, Any] = {"api_key": "geheim", "warmup": 0, "sequential": {"runs": 2, "tokens": 20}}
         good = module_run(capsys, server.base_url, thresholds={"decode_tok_s_min": 20, "ttft_ms_max": None}, **options)
         assert "failed" not in good
         assert good["changed"] is False
         assert 30 < good["sequential"]["decode_tok_s"]["mean"] < 220
-        assert good["roofline_share"] == pytest.approx(good["sequential"]["decode_tok_s"]["mean"] / 400, abs=1e-4)
+        assert good["roofline"] is None
         assert good["long"] is None
         slow = module_run(capsys, server.base_url, thresholds={"decode_tok_s_min": 300}, **options)
     assert slow["failed"]
     assert slow["msg"].startswith("The throughput is not proven. decode_tok_s_min: measured ")
     assert len(slow["sequential"]["runs"]) == 2
     assert "geheim" not in json.dumps([good, slow])
+
+
+def test_the_module_reads_the_limit_from_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, MOE_26B, {"attention": NVFP4, "dense_mlp": NVFP4, "experts": NVFP4})
+    wanted = {"checkpoint": str(tmp_path), "bandwidth_gb_s": 273, "kv_cache_dtype": "fp8"}
+    with ScriptedServer({"stream": {"tok_s": 400.0, "ttft_ms": 5.0}}) as server:
+        result = module_run(capsys, server.base_url, warmup=0, long={"tokens": 20}, roofline=wanted)
+        limit = result["roofline"]["limit_tok_s"]
+        assert limit == pytest.approx(84.3, abs=0.2)
+        assert result["roofline"]["share"] == pytest.approx(result["long"]["decode_tok_s"] / limit, abs=1e-3)
+        assert result["roofline"]["formats"]["experts"] == "NVFP4"
+        missing = {**wanted, "checkpoint": "/nowhere"}
+        unknown = module_run(capsys, server.base_url, warmup=0, long={"tokens": 20}, roofline=missing)
+        assert "failed" not in unknown
+        assert unknown["notes"][0].startswith("the memory-bound limit is not known: no checkpoint can be read in /nowhere")
+        bound = {"roofline_share_min": 0.1}
+        condemned = module_run(capsys, server.base_url, warmup=0, long={"tokens": 20}, roofline=missing, thresholds=bound)
+    assert "roofline_share_min: nothing to hold against it" in condemned["msg"]
 
 
 def test_in_check_mode_nothing_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,6 +431,8 @@ def test_in_check_mode_nothing_is_sent(capsys: pytest.CaptureFixture[str]) -> No
         ({"thresholds": {"decode_tok_s_min": 1}}, "thresholds.decode_tok_s_min needs sequential or long"),
         ({"thresholds": {"decode_min": 1}}, "Unsupported parameters"),
         ({"long": {"tokens": 5}}, "cannot be reached"),
+        ({"long": {"tokens": 5}, "prompt": "x" * 9000}, "prompt has 9000 characters, at most 8000 are sent"),
+        ({"long": {"tokens": 5}, "thresholds": {"roofline_share_min": 0.5}}, "thresholds.roofline_share_min needs roofline"),
     ],
 )
 def test_the_module_refuses_what_makes_no_sense(arguments: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]) -> None:
