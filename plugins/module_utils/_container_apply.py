@@ -53,12 +53,16 @@ class MemoryRules:
 
 @dataclass
 class Box:
-    """What the steps act on. C(wait) and C(memory) are there so that tests need no clock and no /proc."""
+    """What the steps act on, and who hears of those that take their time.
+
+    C(wait) and C(memory) are there so that tests need no clock and no /proc.
+    """
 
     engine: Engine
     memory_rules: MemoryRules
     memory: Callable[[], Memory] = read_memory
     wait: Callable[[float, float], None] = wait_available
+    tell: Callable[[str], None] = lambda text: None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -111,6 +115,7 @@ def _carry_out(step: Step, box: Box, creation: Creation | None) -> None:
                 raise EngineError(f"nothing says what {name} is: give it a spec")
             engine.create(name, creation)
         case Stop(name, timeout, _, park):
+            box.tell(f"stopping {name}, which may take {timeout} s: its streams end first")
             engine.stop(name, timeout)
             if park:
                 # Only now: were it done first and this run killed, what serves would not come back after a reboot.
@@ -120,7 +125,9 @@ def _carry_out(step: Step, box: Box, creation: Creation | None) -> None:
                 warning = drop_caches()
                 if warning:
                     box.warnings.append(warning)
-            box.wait(box.memory_rules.needed(spec, box.memory()), box.memory_rules.timeout)
+            needed = box.memory_rules.needed(spec, box.memory())
+            box.tell(f"waiting until {needed:.1f} GiB of memory are available, {box.memory().available:.1f} are")
+            box.wait(needed, box.memory_rules.timeout)
         case Start(name, restart_policy):
             engine.start(name, restart_policy)
         case Rename(name, new_name):

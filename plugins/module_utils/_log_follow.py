@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,19 +93,19 @@ class Source(Protocol):
         """The end of the log before this start."""
 
 
-def follow(source: Source, log: StartupLog, timeout: float, poll: float = 1.0) -> End:
+def follow(source: Source, log: StartupLog, timeout: float, poll: float = 1.0, tell: Callable[[str], None] = lambda doing: None) -> End:
     """Feed C(log) with the current start until it is decided, C(timeout) seconds at most; look at the state every C(poll) seconds.
 
-    Raises LogError.
+    C(tell) hears as often what it is doing. Raises LogError.
     """
     began = time.monotonic()
-    return _Follower(source, log, began, began + timeout, poll).run()
+    return _Follower(source, log, began, began + timeout, poll, tell).run()
 
 
 class _Follower:
-    def __init__(self, source: Source, log: StartupLog, began: float, deadline: float, poll: float) -> None:
+    def __init__(self, source: Source, log: StartupLog, began: float, deadline: float, poll: float, tell: Callable[[str], None]) -> None:
         self.source, self.log = source, log
-        self.began, self.deadline, self.poll = began, deadline, poll
+        self.began, self.deadline, self.poll, self.tell = began, deadline, poll, tell
 
     def run(self) -> End:
         state = self.source.state()
@@ -151,6 +151,7 @@ class _Follower:
                     return end
             if not data or now - checked >= self.poll:
                 checked = now
+                self.tell(self.log.progress())
                 seen = self.source.state()
                 if seen.started_at != start.started_at:
                     return self.end("crash_loop", seen) if seen.restarts > start.restarts else seen

@@ -235,13 +235,19 @@ _PROBES: Mapping[str, tuple[str, Callable[[_Asker], str]]] = {
 NAMES = tuple(_PROBES)
 
 
-def run(client: Client, model: str, names: Sequence[str], timeout: float) -> list[dict[str, Any]]:
-    """Ask the named probes in their order, all within C(timeout) seconds: [{name, ok, why, prompt, answer}]. Nothing is raised."""
+def run(
+    client: Client, model: str, names: Sequence[str], timeout: float, tell: Callable[[str], None] = lambda text: None
+) -> list[dict[str, Any]]:
+    """Ask the named probes in their order, all within C(timeout) seconds: [{name, ok, why, prompt, answer}]. Nothing is raised.
+
+    C(tell) hears which one is asked.
+    """
     asker = _Asker(client, model, time.monotonic() + timeout)
     results = []
     hangs = ""
-    for name in names:
+    for number, name in enumerate(names, 1):
         prompt, probe = _PROBES[name]
+        tell(f"probe {number} of {len(names)}: {name}")
         why = answer = ""
         try:
             if hangs:

@@ -21,6 +21,8 @@ author:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.progress
+  - dgx.spark.server
 attributes:
   check_mode:
     support: none
@@ -31,26 +33,6 @@ attributes:
   idempotent:
     support: full
 options:
-  base_url:
-    description:
-      - Where the server is, with or without C(/v1), such as V(http://127.0.0.1:8002).
-    type: str
-    required: true
-  model:
-    description:
-      - The name under which the model is served.
-    type: str
-    required: true
-  api_key:
-    description:
-      - The key that the server wants, if it wants one.
-    type: str
-    default: ""
-  validate_certs:
-    description:
-      - Whether to check the certificate of an C(https) server.
-    type: bool
-    default: true
   probes:
     description:
       - Which probes to ask, in this order. V(all) of them by default.
@@ -125,6 +107,7 @@ failures:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client, ClientError
 from ansible_collections.dgx.spark.plugins.module_utils._probes import NAMES, run
+from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
 
 def main() -> None:
@@ -152,13 +135,15 @@ def main() -> None:
                 "default": ["all"],
             },
             "timeout": {"type": "int", "default": 300},
+            "progress_file": {"type": "path"},
         },
         supports_check_mode=False,
     )
     params = module.params
     names = NAMES if "all" in params["probes"] else params["probes"]
     try:
-        probes = run(Client(params["base_url"], params["api_key"], params["validate_certs"]), params["model"], names, params["timeout"])
+        client = Client(params["base_url"], params["api_key"], params["validate_certs"])
+        probes = run(client, params["model"], names, params["timeout"], Progress(params["progress_file"]))
         failures = [f"probe {probe['name']}: {probe['why']}" for probe in probes if not probe["ok"]]
     except ClientError as exc:
         probes, failures = [], [str(exc)]

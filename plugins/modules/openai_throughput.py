@@ -34,6 +34,8 @@ author:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.progress
+  - dgx.spark.server
 attributes:
   check_mode:
     support: none
@@ -44,26 +46,6 @@ attributes:
   idempotent:
     support: full
 options:
-  base_url:
-    description:
-      - Where the server is, with or without C(/v1), such as V(http://127.0.0.1:8002).
-    type: str
-    required: true
-  model:
-    description:
-      - The name under which the model is served.
-    type: str
-    required: true
-  api_key:
-    description:
-      - The key that the server wants, if it wants one.
-    type: str
-    default: ""
-  validate_certs:
-    description:
-      - Whether to check the certificate of an C(https) server.
-    type: bool
-    default: true
   prompt:
     description:
       - What to ask for, instead of a story. The answer should be long enough for all requests. Texts are judged as English prose only with
@@ -317,6 +299,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client, ClientError
+from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._roofline import Ceiling, RooflineError, kv_value_bytes, read
 from ansible_collections.dgx.spark.plugins.module_utils._throughput import MeasureError, contradictions
 from ansible_collections.dgx.spark.plugins.module_utils._throughput_run import PROMPT, Workload, nothing, run
@@ -393,6 +376,7 @@ def main() -> None:
                 },
             },
             "timeout": {"type": "int", "default": 1800},
+            "progress_file": {"type": "path"},
         },
         supports_check_mode=False,
     )
@@ -404,7 +388,12 @@ def main() -> None:
         unknown = f"the memory-bound limit is not known: {exc}"
     try:
         wanted = workload(params, limit)
-        result = run(Client(params["base_url"], params["api_key"], params["validate_certs"]), wanted, params["timeout"])
+        result = run(
+            Client(params["base_url"], params["api_key"], params["validate_certs"]),
+            wanted,
+            params["timeout"],
+            Progress(params["progress_file"]),
+        )
     except (MeasureError, ClientError) as exc:
         result = nothing(str(exc))
     result["notes"] += [unknown] if unknown else []

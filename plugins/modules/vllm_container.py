@@ -26,6 +26,7 @@ requirements:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.progress
 attributes:
   check_mode:
     support: full
@@ -326,6 +327,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_spec import (
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError
 from ansible_collections.dgx.spark.plugins.module_utils._memory import MemoryShort
 from ansible_collections.dgx.spark.plugins.module_utils._ports import PortTaken
+from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
 _ERRORS = (SpecError, ImageError, EngineError, PlanError, MemoryShort, PortTaken, ApplyError, OSError)
 
@@ -365,6 +367,7 @@ _ARGUMENTS: dict[str, Any] = {
     "evidence_dir": {"type": "path", "default": "/var/lib/dgx-spark/evidence"},
     "drop_caches": {"type": "bool", "default": False},
     "api_key": {"type": "str", "default": "", "no_log": True},
+    "progress_file": {"type": "path"},
 }
 
 
@@ -431,7 +434,7 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
         diff=diff(plan, names.current, seen.current),
     )
     rules = MemoryRules(params["memory_required_gib"], params["memory_timeout"], params["drop_caches"])
-    box = Box(engine, rules)
+    box = Box(engine, rules, tell=Progress(params["progress_file"]))
     try:
         check_room(plan, names, seen, box)
     except (MemoryShort, PortTaken) as exc:

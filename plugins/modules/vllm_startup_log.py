@@ -22,6 +22,7 @@ author:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.progress
 attributes:
   check_mode:
     support: full
@@ -192,6 +193,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._log_follow import ContainerSource, FileSource, LogError, follow
+from ansible_collections.dgx.spark.plugins.module_utils._memory import read_memory
+from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._startup_expect import ExpectError, check, startup
 from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog
 from ansible_collections.dgx.spark.plugins.module_utils._startup_verdict import failures, sentence
@@ -202,7 +205,12 @@ def judge(params: dict[str, Any]) -> dict[str, Any]:
     expect = check(params["expect"])
     source = ContainerSource(params["container"]) if params["container"] else FileSource(params["path"])
     log = StartupLog(expect.get("absent", ()))
-    end = follow(source, log, params["timeout"], params["poll"])
+    progress = Progress(params["progress_file"])
+
+    def tell(doing: str) -> None:
+        progress(f"vLLM: {doing}, {read_memory().available:.1f} GiB of memory available")
+
+    end = follow(source, log, params["timeout"], params["poll"], tell)
     failed = failures(log, end, expect, params["timeout"])
     result: dict[str, Any] = {
         "changed": False,
@@ -227,6 +235,7 @@ def main() -> None:
             "expect": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 900},
             "poll": {"type": "float", "default": 1.0},
+            "progress_file": {"type": "path"},
         },
         mutually_exclusive=[("container", "path")],
         required_one_of=[("container", "path")],

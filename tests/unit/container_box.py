@@ -78,8 +78,8 @@ class SimulatedBox:
         monkeypatch.setattr(vllm_container, "Box", self._box)
         monkeypatch.setattr(_container_apply, "check_free", self._check_free)
 
-    def _box(self, engine: Any, rules: Any) -> _container_apply.Box:
-        return _container_apply.Box(engine, rules, memory=lambda: self.memory, wait=self._wait)
+    def _box(self, engine: Any, rules: Any, tell: Any) -> _container_apply.Box:
+        return _container_apply.Box(engine, rules, memory=lambda: self.memory, wait=self._wait, tell=tell)
 
     def _wait(self, required: float, timeout: float) -> None:
         self.waited.append(required)

@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: it may change at any time.
+"""The controller's half of a module that takes minutes: it runs in the background of the box, and the terminal shows what it does.
+
+The module writes what it is doing into a file (see _progress.py). This side reads that file and the job's result file with one command a
+look, which costs a box next to nothing while it is measured, and which may fail for a while without losing the work.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import NotReached, ended, every, wait
+
+display = Display()
+# What a job may take beyond its own bounds: to begin, to end, and to write its result.
+GRACE_S = 60
+_OF_THE_JOB = ("ansible_job_id", "started", "finished", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines")
+
+
+class LongTask(ActionBase):
+    """An action plugin that runs the module of its name in the background. Subclasses say how long it may take."""
+
+    _supports_check_mode = True
+    _supports_diff = True
+
+    @abstractmethod
+    def bound(self, args: Mapping[str, Any]) -> float:
+        """The seconds within which the module ends by its own options."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        if self._task.check_mode:
+            found: dict[str, Any] = self._execute_module(task_vars=variables)
+            return found
+        seconds = int(self.bound(self._task.args) + GRACE_S)
+        job, file = self._begin(seconds, variables)
+        if "results_file" not in job:
+            return job
+        host = variables.get("inventory_hostname", "")
+        interval = every(self._setting(variables), len(variables.get("ansible_play_batch") or ()))
+        look = self._look(job["results_file"], file)
+        try:
+            last = wait(look, seconds + GRACE_S, interval, lambda words: display.display(f"{host}: {words}"))
+        except NotReached as exc:
+            raise AnsibleConnectionFailure(f"lost while {self._task.action} worked there: {exc}") from exc
+        if last is not None:
+            words = f"it was last seen {last}" if last else "it never said what it does"
+            message = f"no result within {seconds} s: {words}. Did the box restart? Its record is {job['results_file']} there"
+            return {"failed": True, "msg": message}
+        return self._end(job, file, variables)
+
+    def _begin(self, seconds: int, task_vars: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """Start the job: what Ansible says of it, and the path of its progress file on the box."""
+        name = f"dgx-spark-{secrets.token_hex(6)}.progress"
+        directory = self.get_shell_option("async_dir", default="~/.ansible_async")
+        # Ansible's wrapper takes its limit from here.
+        self._task.async_val = seconds
+        try:
+            job: dict[str, Any] = self._execute_module(
+                module_args={**self._task.args, "progress_file": f"{directory}/{name}"}, task_vars=task_vars, wrap_async=True
+            )
+        finally:
+            self._task.async_val = 0
+        return job, os.path.join(os.path.dirname(job.get("results_file", "")), name)
+
+    def _look(self, results: str, file: str) -> Callable[[], tuple[bool, str]]:
+        """A function that looks at the job: has it ended, and what it said last. Raises NotReached."""
+        command = f"head -c 300 {shlex.quote(results)}; echo; cat {shlex.quote(file)} 2>/dev/null"
+
+        def look() -> tuple[bool, str]:
+            try:
+                found = self._low_level_execute_command(command)["stdout"]
+            except AnsibleConnectionFailure as exc:
+                raise NotReached(str(exc)) from exc
+            state, _end, words = str(found).partition("\n")
+            return ended(state), words.strip()
+
+        return look
+
+    def _end(self, job: Mapping[str, Any], file: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The module's result; the job's files are removed."""
+        about = {"jid": job["ansible_job_id"], "_async_dir": os.path.dirname(job["results_file"])}
+
+        def status(mode: str) -> dict[str, Any]:
+            found: dict[str, Any] = self._execute_module("ansible.legacy.async_status", {**about, "mode": mode}, task_vars=task_vars)
+            return found
+
+        result = status("status")
+        status("cleanup")
+        self._low_level_execute_command(f"rm -f {shlex.quote(file)}")
+        return {key: value for key, value in result.items() if key not in _OF_THE_JOB}
+
+    def _setting(self, task_vars: Mapping[str, Any]) -> Any:
+        return self._templar.template(task_vars.get("spark_progress_seconds"))
