@@ -77,6 +77,12 @@ def test_entry_points_are_task_files_and_say_what_they_do() -> None:
     assert found == []
 
 
+def test_every_role_has_a_scenario_that_is_verified() -> None:
+    missing = [role.name for role in ROLES if not (ROOT / "molecule" / role.name / "converge.yml").exists()]
+    missing += [role.name for role in ROLES if not (ROOT / "tests" / "testinfra" / f"test_{role.name}.py").exists()]
+    assert missing == []
+
+
 def test_secrets_are_marked_as_such() -> None:
     secret = re.compile(r"_(token|api_key|password|secret)$")
     every = {name: about for role in ROLES for name, about in options(role).items()}
