@@ -18,6 +18,7 @@ try:
     import docker
     import docker.errors
     import docker.types
+    import docker.utils
     import requests.exceptions
 except ImportError as exc:
     IMPORT_ERROR: ImportError | None = exc
@@ -119,6 +120,9 @@ class Engine(Protocol):
     def image(self, reference: str) -> LocalImage | None:
         """The local image of a name, a name@digest or an id."""
 
+    def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
+        """Pull an image: Docker's events while it comes. A layer that is there already is not fetched."""
+
     def container(self, name: str) -> Container | None: ...
 
     def published(self) -> list[Published]:
@@ -169,6 +173,11 @@ class DockerEngine:
                 return None
         digests = tuple(entry.partition("@")[2] for entry in found.get("RepoDigests") or [])
         return LocalImage(id=found["Id"], digests=digests, architecture=found.get("Architecture") or "")
+
+    def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
+        repository, tag = docker.utils.parse_repository_tag(reference)
+        with _refused(f"pull {reference}"):
+            yield from self._api.pull(repository, tag=tag or "latest", stream=True, decode=True)
 
     def container(self, name: str) -> Container | None:
         with _refused(f"look at {name}"):

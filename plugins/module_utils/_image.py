@@ -83,6 +83,12 @@ def split_digest(reference: str) -> tuple[str, str | None]:
     return name, digest if at else None
 
 
+def pinned(reference: str) -> str:
+    """The reference by which a registry is asked: by its digest where it has one, for a tag beside it may mean something else by now."""
+    name, digest = split_digest(reference)
+    return f"{_repository(name)}@{digest}" if digest else name
+
+
 def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[LocalImage, str]:
     """The local image of a reference, checked against its digest when it has one or C(digest) is given; and a name that leads to it.
 
@@ -101,12 +107,12 @@ def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[Loc
     local = engine.image(name)
     if local is not None and wanted in local.digests:
         return local, name
-    pinned_name = f"{_repository(name)}@{wanted}"
-    pinned = engine.image(pinned_name)
-    if pinned is not None:
-        return pinned, pinned_name
+    by_digest = pinned(f"{name}@{wanted}")
+    local_by_digest = engine.image(by_digest)
+    if local_by_digest is not None:
+        return local_by_digest, by_digest
     have = f" (it has {', '.join(local.digests) or 'one without a digest'} under that name)" if local else ""
-    raise ImageMissing(f"image {name} with digest {wanted} is not on the box{have}: pull it with 'docker pull {pinned_name}'")
+    raise ImageMissing(f"image {name} with digest {wanted} is not on the box{have}: pull it with 'docker pull {by_digest}'")
 
 
 def _repository(name: str) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import (
     Container,
@@ -38,6 +39,7 @@ class FakeEngine:
     kill_at: int | None = None
     deeds: list[str] = field(default_factory=list)
     looks: int = 0
+    registry: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # the events of a pull by reference; the last has the vLLM
     _ids: itertools.count[int] = field(default_factory=itertools.count)
 
     # What the test says about the world
@@ -82,6 +84,16 @@ class FakeEngine:
 
     def image(self, reference: str) -> LocalImage | None:
         return self.images.get(reference)
+
+    def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
+        self._deed(f"pull {reference}")
+        if reference not in self.registry:
+            yield {"error": f"manifest for {reference} not found: manifest unknown"}
+            return
+        *events, last = self.registry[reference]
+        yield from events
+        name, _at, digest = reference.partition("@")
+        self.add_image(name, last["vllm"], digest or None)
 
     def container(self, name: str) -> Container | None:
         return self.containers.get(name)

@@ -1,0 +1,108 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dgx.spark.plugins.module_utils import _image
+from ansible_collections.dgx.spark.plugins.module_utils._image import pinned
+from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, explain
+from ansible_collections.dgx.spark.plugins.modules import vllm_image
+from unit.fake_engine import FakeEngine
+from unit.run_module import run_module
+
+NAME = "vllm/vllm-openai:gemma4-cu130"
+DIGEST = "sha256:" + "d" * 64
+EVENTS: list[dict[str, Any]] = [
+    {"status": "Pulling from vllm/vllm-openai", "id": "gemma4-cu130"},
+    {"status": "Downloading", "id": "a", "progressDetail": {"current": 1_000_000_000, "total": 4_000_000_000}},
+    {"status": "Downloading", "id": "b", "progressDetail": {"current": 500_000_000, "total": 1_000_000_000}},
+    {"status": "Download complete", "id": "a"},
+    {"status": "Download complete", "id": "b"},
+    {"status": "Extracting", "id": "a", "progressDetail": {"current": 1, "total": 2}},
+    {"status": "Pull complete", "id": "a"},
+    {"vllm": "0.19.1.dev6+g6d4a8e6d2"},
+]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
+    fake = FakeEngine()
+    fake.registry = {NAME: EVENTS, f"vllm/vllm-openai@{DIGEST}": EVENTS}
+    monkeypatch.setattr(vllm_image, "DockerEngine", lambda: fake)
+    monkeypatch.setattr(_image, "CACHE_DIR", str(tmp_path / "images"))
+    return fake
+
+
+def test_ladder(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "missing required arguments: image" in run_module(vllm_image.main, capsys)["msg"]
+
+    would = run_module(vllm_image.main, capsys, check=True, image=NAME)
+    assert (would["changed"], would["image"], engine.deeds) == (True, None, [])
+    assert would["diff"]["after"] == f"{NAME} as the registry has it\n"
+
+    made = run_module(vllm_image.main, capsys, image=NAME)
+    assert (made["changed"], made["bytes_fetched"], engine.deeds) == (True, 5_000_000_000, [f"pull {NAME}"])
+    assert made["image"]["vllm_version"] == "0.19.1.dev6+g6d4a8e6d2"
+    assert made["diff"]["before"] == ""
+
+    again = run_module(vllm_image.main, capsys, image=NAME)
+    assert (again["changed"], again["bytes_fetched"], len(engine.deeds)) == (False, 0, 1)
+    assert again["image"] == made["image"]
+    assert again["diff"]["before"] == again["diff"]["after"]
+
+
+def test_a_digest_is_pulled_by_itself_whatever_the_tag_beside_it_means_by_now(
+    engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = run_module(vllm_image.main, capsys, image=f"{NAME}@{DIGEST}")
+    assert engine.deeds == [f"pull vllm/vllm-openai@{DIGEST}"]
+    assert made["image"]["digest"] == DIGEST
+    assert not run_module(vllm_image.main, capsys, image=f"{NAME}@{DIGEST}")["changed"]
+    assert pinned("localhost:5000/vllm:x@sha256:1") == "localhost:5000/vllm@sha256:1"
+    assert pinned("localhost:5000/vllm:x") == "localhost:5000/vllm:x"
+
+
+def test_what_is_doing_is_told(engine: FakeEngine, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_module(vllm_image.main, capsys, image=NAME, progress_file=str(tmp_path / "words"))
+    assert (tmp_path / "words").read_text() == f"pulling {NAME}: unpacking 5.0 GB, 1 layers done"
+
+
+def test_a_name_that_the_registry_lacks_is_said_with_the_remedy(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_module(vllm_image.main, capsys, image="vllm/vllm-openai:gemma5")
+    assert result["failed"]
+    assert "manifest unknown: the registry has no such name, tag or digest" in result["msg"]
+    assert "Nothing that serves was touched" in result["msg"]
+
+
+def test_a_pull_is_bounded_and_says_how_far_it_came(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_module(vllm_image.main, capsys, image=NAME, timeout=0)
+    assert result["failed"]
+    assert "was not pulled within 0 s" in result["msg"]
+
+
+def test_a_pull_says_how_far_it_is() -> None:
+    state = Pull()
+    assert state.describe(1) == "asking the registry"
+    for event in EVENTS[:3]:
+        state.take(event)
+    assert state.describe(10) == "1.5 GB of at least 5.0 GB, 150 MB/s, 23 s left of these layers"
+    assert state.fetched == 1_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("no matching manifest for linux/arm64/v8 in the manifest list entries", "linux/arm64"),
+        ("toomanyrequests: You have reached your pull rate limit", "use a mirror"),
+        ("pull access denied for x, repository does not exist", "docker login"),
+        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "make room"),
+        ("dial tcp: lookup registry: no such host", "DNS"),
+        ("something new", "journalctl -u docker"),
+    ],
+)
+def test_dockers_words_come_with_what_to_do(error: str, words: str) -> None:
+    assert explain(error).startswith(error)
+    assert words in explain(error)
