@@ -10,8 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from sim import apt
 from sim.names import LOGS
-from sim.shell import TAIL_LINES, LabError, as_root, docker, run, say, stream, wait_for
+from sim.shell import TAIL_LINES, LabError, as_root, docker, run, say, wait_for
 
 SOCKET = Path("/var/run/docker.sock")
 START_TIMEOUT_S = 60
@@ -88,13 +89,8 @@ def ensure() -> None:
     """Install and start what is missing, so that the engine answers this user. Raises LabError with the log's tail."""
     missing = _packages()
     if missing:
-        if shutil.which("apt-get") is None:
-            raise LabError("this machine has no apt-get: install a Docker engine, iptables and debootstrap yourself")
-        frontend = {"DEBIAN_FRONTEND": "noninteractive"}
-        stream("apt-get update", as_root(["apt-get", "update", "-q"]), timeout=600, env=frontend)
         # The package may start the daemon itself; without systemd it does not.
-        install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q", "--no-install-recommends"]
-        stream(f"installing {' '.join(missing)}", as_root([*install, *missing]), timeout=1200)
+        apt.install(missing, instead="install a Docker engine, iptables and debootstrap yourself")
     if not answers():
         if not _running():
             _start()
