@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils import _evidence
+from ansible_collections.dgx.spark.plugins.plugin_utils import _report_text
 
 
 def evidence(spark: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
@@ -15,19 +16,7 @@ def evidence(spark: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
 
 
 def report(boxes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line a box, aligned; C(boxes) are mappings of C(box), C(state) and C(evidence)."""
-    rows = []
-    for entry in boxes:
-        row = {"box": entry["box"], "was": entry["state"]}
-        if entry.get("evidence"):
-            row |= _evidence.summary(entry["evidence"])
-        else:
-            row |= dict.fromkeys(_EMPTY, "-") | {"verdict": "no evidence"}
-        rows.append(row)
-    return _evidence.table(rows)
-
-
-_EMPTY = ("vLLM", "log", "probes", "decode tok/s", "TTFT ms", "aggregate", "verdict")
+    return _report_text.summary(boxes)
 
 
 class FilterModule:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,35 +129,3 @@ def _startup_failure(entry: Any) -> str:
     if entry.get("line"):
         text += f" in the line {str(entry['line']).strip()!r}"
     return text + (f"; {entry['remedy']}" if entry.get("remedy") else "")
-
-
-def summary(evidence: Mapping[str, Any]) -> dict[str, str]:
-    """One row of the report: what a reader wants to know of a proven box, as text."""
-    probes: Sequence[Mapping[str, Any]] = evidence["probes"]
-    speed = evidence["throughput"]
-    sequential = speed.get("sequential") or {}
-    return {
-        "vLLM": str(evidence["startup"].get("vllm_version") or evidence["image"].get("vllm_version") or "?"),
-        "log": "ok" if evidence["startup"].get("ready") else "failed",
-        "probes": f"{sum(1 for probe in probes if probe['ok'])}/{len(probes)}",
-        "decode tok/s": _number((sequential.get("decode_tok_s") or {}).get("mean")),
-        "TTFT ms": _number((sequential.get("ttft_ms") or {}).get("mean")),
-        "aggregate": _number((speed.get("parallel") or {}).get("aggregate_tok_s")),
-        "verdict": evidence["verdict"],
-    }
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Rows of equal keys as aligned lines with a header; an empty list gives no line."""
-    if not rows:
-        return []
-    keys = list(rows[0])
-    width = {key: max(len(key), *(len(row[key]) for row in rows)) for key in keys}
-    header = "  ".join(key.ljust(width[key]) for key in keys)
-    return [header.rstrip(), "  ".join("-" * width[key] for key in keys)] + [
-        "  ".join(row[key].ljust(width[key]) for key in keys).rstrip() for row in rows
-    ]

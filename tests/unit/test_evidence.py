@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.dgx.spark.plugins.module_utils._evidence import document, regressions, summary, table
+from ansible_collections.dgx.spark.plugins.module_utils._evidence import document, regressions
 
 SPARK: dict[str, Any] = {
     "containers": [{"name": "gemma4-nvfp4", "id": "c1", "spec_digest": "d1", "started_at": "2026-11-23T10:00:00Z", "image": "vllm:x"}],
@@ -109,24 +109,3 @@ def test_a_container_that_is_not_measured_keeps_the_figures_that_were_measured_o
     assert kept["throughput"]["thresholds"] == {"decode_tok_s_min": 46.8}
     another = before | {"container": before["container"] | {"id": "another"}}
     assert evidence(another, throughput={})["throughput"] == {}
-
-
-def test_the_summary_is_one_row() -> None:
-    assert summary(evidence()) == {
-        "vLLM": "0.19.1.dev6",
-        "log": "ok",
-        "probes": "1/2",
-        "decode tok/s": "51.6",
-        "TTFT ms": "53.2",
-        "aggregate": "114.6",
-        "verdict": "proven",
-    }
-
-
-def test_what_was_not_measured_is_a_dash() -> None:
-    assert summary(evidence(throughput={}))["decode tok/s"] == "-"
-
-
-def test_the_table_is_aligned() -> None:
-    assert table([{"box": "spark-1", "n": "1"}, {"box": "s", "n": "22"}]) == ["box      n", "-------  --", "spark-1  1", "s        22"]
-    assert table([]) == []
