@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -108,6 +109,24 @@ def test_every_action_and_role_of_the_installed_playbooks_resolves(installed: Pa
     assert [role for role in sorted(roles) if not (home / "roles" / role).is_dir()] == []
     modules = set(re.findall(r"^\s*(?:- )?dgx\.spark\.(\w+):", text, re.MULTILINE))
     assert [name for name in sorted(modules) if not (home / "plugins" / "modules" / f"{name}.py").exists()] == []
+
+
+def test_the_installed_report_finds_its_template_and_evaluates_nothing_that_a_model_said(installed: Path, tmp_path: Path) -> None:
+    answer = "{{ 6 * 7 }} <b>"
+    row = {"box": "spark-1", "evidence": {"probes": [{"name": "fact", "ok": True, "answer": answer}]}}
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": [row]}))
+    content = "{{ (lookup('file', 'rows.json') | from_json).rows | dgx.spark.report_page(run='now', recipe={'name': 'r'}) }}"
+    task = {"ansible.builtin.copy": {"content": content, "dest": str(tmp_path / "index.html"), "mode": "0644"}}
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": sys.executable},
+        "tasks": [task],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    run("ansible-playbook", "-i", "localhost,", "play.yml", cwd=tmp_path, collections=installed)
+    assert "{{ 6 * 7 }} &lt;b&gt;" in (tmp_path / "index.html").read_text()
 
 
 def test_an_execution_environment_gets_what_the_controller_needs(installed: Path) -> None:
