@@ -1,7 +1,7 @@
 # Everything a developer or a CI machine does here. `make help` lists it.
 PYTHON ?= python3
 BOXES ?= 1
-STAGES ?= lint types sanity unit docs integration molecule faults e2e
+STAGES ?= lint types sanity unit docs browser integration molecule faults e2e
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
@@ -14,7 +14,7 @@ VENV = .venv/.installed
 pytest = $(if $(wildcard $(1)/test_*.py),.venv/bin/pytest $(1),@echo "$(1): no tests yet")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs integration molecule faults e2e bench-noop build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -60,6 +60,10 @@ unit: engine ## pure logic, modules against fakes, and what the collection promi
 
 docs: $(VENV) ## the documentation of every plugin, role and module renders
 	antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+
+browser: $(VENV) ## the report's page in a headless Chromium, which it installs when there is none
+	.venv/bin/python tests/browser/chromium.py
+	$(call pytest,tests/browser)
 
 integration: engine ## modules against a real Docker engine
 	$(call pytest,tests/integration)
