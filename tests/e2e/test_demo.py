@@ -54,12 +54,15 @@ def test_the_curl_that_it_prints_answers(first: str) -> None:
 
 
 def test_the_evidence_lies_where_it_says(first: str) -> None:
-    directory = re.search(r"Evidence: (\S+)", first)
+    directory = re.search(r"Evidence: +(\S+)", first)
     assert directory, first[-1500:]
     evidence = json.loads((Path(directory[1]) / "spark-sim-1.json").read_text())
     assert evidence["verdict"] == "proven"
     assert evidence["startup"]["moe_backend"] == "CPU"
     assert all(probe["ok"] for probe in evidence["probes"])
+    page = re.search(r"Report: +(\S+)", first)
+    assert page, first[-1500:]
+    assert "spark-sim-1" in Path(page[1]).read_text()
 
 
 def test_a_second_run_changes_nothing(first: str) -> None:
