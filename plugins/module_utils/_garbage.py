@@ -21,8 +21,7 @@ from dataclasses import dataclass
 _END_OF_TURN = re.compile(r"<turn\|>|<end_of_turn>|<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|<\|end\|>|<eos>|</s>")
 
 # Every token that is text is at least one byte, and tokens without visible bytes (spaces, line breaks, control tokens) alternate with
-# others
-# even in indented code and tables of digits. Below half a byte a token, most tokens were no text.
+# others even in indented code and tables of digits. Below half a byte a token, most tokens were no text.
 _BYTES_PER_TOKEN = 0.5
 # Fewer tokens say little: "\n\n4" has three tokens and one byte.
 _DENSITY_TOKENS = 16
@@ -42,8 +41,7 @@ _LOOP_COVER = 300
 _LOOP_COVER_WITHOUT_LETTERS = 700
 _LOOP_TIMES = ((100, 6), (200, 5), (4000, 3))
 # The end must also compress better than prose, which zlib shortens to a half: 2.4 is what Whisper takes for speech that loops. Code,
-# tables and
-# logs compress better than that without being loops, hence both conditions.
+# tables and logs compress better than that without being loops, hence both conditions.
 _LOOP_RATIO = 2.4
 _LOOP_WINDOW = 8000
 
@@ -245,8 +243,8 @@ def _period(text: str) -> tuple[int, int]:
     """The shortest unit whose repetitions cover the most of a text's end: (its length, how much it covers); (0, 0) without one."""
     backwards = text[::-1]
     length = len(backwards)
-    # match[i] is how far backwards[i:] agrees with backwards: the Z function. A text that repeats its last i characters covers i +
-    # match[i].
+    # match[i] is how far backwards[i:] agrees with backwards: the Z function.
+    # A text that repeats its last i characters covers i + match[i].
     match = [0] * length
     left = right = best = unit = 0
     for i in range(1, length):

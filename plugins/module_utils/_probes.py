@@ -207,8 +207,7 @@ def _logprobs(asker: _Asker) -> str:
         if not isinstance(value, int | float) or not math.isfinite(value) or value > 0.01:
             raise ProbeError(
                 f"the log probability of {entry.get('token')!r} is {'NaN (null)' if value is None else value}: NaN in the logits; the"
-                f" engine computes"
-                " garbage, see the MoE backend",
+                " engine computes garbage, see the MoE backend",
                 reply.text,
             )
     return f"{len(values)} finite values from {min(values):.3g} to {max(values):.3g}"

@@ -56,9 +56,8 @@ _REMEDIES = {
     "model_memory_gib": "other weights or another quantization were loaded than the recipe is for: compare the model's revision and"
     " --quantization",
     "kv_cache_memory_gib": (
-        "something else holds memory ('ollama ps', 'docker ps', 'nvidia-smi'), or --gpu-memory-utilization is not what the recipe"
-        " says: free it and"
-        " start again"
+        "something else holds memory ('ollama ps', 'docker ps', 'nvidia-smi'), or --gpu-memory-utilization is not what the recipe says:"
+        " free it and start again"
     ),
     "kv_cache_tokens": "see --max-model-len, --kv-cache-dtype and --gpu-memory-utilization; the count means something else in every"
     " vLLM version",
@@ -235,9 +234,8 @@ def _name_unmet(log: StartupLog, name: str, wanted: Sequence[str]) -> list[dict[
                 remedy += "; on GB10 the other FP4 MoE kernels compute garbage, so do not serve with it"
             if name == "linear_backend":
                 remedy = (
-                    f"vLLM chose another kernel than expected: {flag} asks for it (from 0.22 on), VLLM_DISABLED_KERNELS keeps one out,"
-                    f" or the image was"
-                    " built without it for SM 12.1"
+                    f"vLLM chose another kernel than expected: {flag} asks for it (from 0.22 on), VLLM_DISABLED_KERNELS keeps one out, or"
+                    " the image was built without it for SM 12.1"
                 )
             return [failure(expected, canonical(seen.value), seen.line, remedy)]
     return []

@@ -69,9 +69,8 @@ def _rule(pattern: str, remedy: str, example: str) -> Rule:
 
 
 _MEMORY = (
-    "look at what holds memory ('nvidia-smi', 'ollama ps', 'docker ps'), wait until a stopped container has given its memory back (a"
-    " GB10 may"
-    " take a minute), drop the page cache before the start, or lower gpu-memory-utilization"
+    "look at what holds memory ('nvidia-smi', 'ollama ps', 'docker ps'), wait until a stopped container has given its memory back (a GB10"
+    " may take a minute), drop the page cache before the start, or lower gpu-memory-utilization"
 )
 _PATCH = "gemma4_patched.py fits vLLM 0.19.x only: take the patch out for this image, or take an image with vLLM 0.19"
 
@@ -88,9 +87,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         r"\[FP4 gemm Runner\] Failed to (?:run|initialize) cutlass FP4 gemm",
-        "this vLLM's CUTLASS kernels do not work on GB10 (SM 12.1): take the image vllm/vllm-openai:gemma4-cu130 (the tag gemma4"
-        " without -cu130 contains"
-        " 0.18.2-dev) and set moe-backend: marlin",
+        "this vLLM's CUTLASS kernels do not work on GB10 (SM 12.1): take the image vllm/vllm-openai:gemma4-cu130 (the tag gemma4 without"
+        " -cu130 contains 0.18.2-dev) and set moe-backend: marlin",
         "RuntimeError: [FP4 gemm Runner] Failed to run cutlass FP4 gemm on sm120/sm121. Error: Error Internal",
     ),
     _rule(
@@ -130,13 +128,12 @@ RULES: tuple[Rule, ...] = (
     _rule(
         r"Error: To serve at least one request with the model",
         "the KV cache is too small for one request of max-model-len: lower max-model-len or raise gpu-memory-utilization",
-        "ValueError: To serve at least one request with the models's max seq len (131072), (9.0 GiB KV cache is needed, which is"
-        " larger than the"
-        " available KV cache memory (4.1 GiB).",
+        "ValueError: To serve at least one request with the models's max seq len (131072), (9.0 GiB KV cache is needed, which is larger"
+        " than the available KV cache memory (4.1 GiB).",
     ),
     _rule(
-        r"Failed to load model - not enough GPU memory|(?:torch\.|cuda\.)OutOfMemoryError|Error: CUDA out of memory|CUDA error: out of"
-        r" memory",
+        r"Failed to load model - not enough GPU memory|(?:torch\.|cuda\.)OutOfMemoryError"
+        r"|Error: CUDA out of memory|CUDA error: out of memory",
         _MEMORY,
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.38 GiB.",
     ),
@@ -152,9 +149,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         r"Error: .*(?:weight_scale|weight_scale_2|input_scale)\b",
-        "the checkpoint's NVFP4 scales do not fit the model's parameters: bg-digitalservices' checkpoint needs gemma4_patched.py on"
-        " vLLM 0.19 and none on"
-        " vLLM 0.21 and later; see that the patch is mounted and meant for this version",
+        "the checkpoint's NVFP4 scales do not fit the model's parameters: bg-digitalservices' checkpoint needs gemma4_patched.py on vLLM"
+        " 0.19 and none on vLLM 0.21 and later; see that the patch is mounted and meant for this version",
         "KeyError: 'layers.0.experts.0.down_proj.weight_scale_2'",
     ),
     _rule(
@@ -173,8 +169,8 @@ RULES: tuple[Rule, ...] = (
         "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer",
     ),
     _rule(
-        r"Error: .*(?:Can't load the configuration of|does not appear to have a file named|Can't load tokenizer|Invalid repository ID"
-        r" or local directory)",
+        r"Error: .*(?:Can't load the configuration of|does not appear to have a file named|Can't load tokenizer"
+        r"|Invalid repository ID or local directory)",
         "the model directory is empty, incomplete or mounted elsewhere: run the role model and compare the mount with the path after"
         " --model",
         "OSError: Can't load the configuration of '/models/gemma4'. If you were trying to load it from the Hub",
@@ -192,9 +188,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         r"(?:User-specified )?max_model_len \(?(\d+)\)? is greater than the derived max_model_len",
         "the model does not take so long a context: lower max-model-len",
-        "pydantic_core.ValidationError: 1 validation error for ModelConfig: Value error, User-specified max_model_len (999999) is"
-        " greater than the derived"
-        " max_model_len",
+        "pydantic_core.ValidationError: 1 validation error for ModelConfig: Value error, User-specified max_model_len (999999) is greater"
+        " than the derived max_model_len",
     ),
     _rule(
         r"Failed to infer device type|No CUDA GPUs are available|libcuda\.so\.1: cannot open|Error: .*Found no NVIDIA driver",

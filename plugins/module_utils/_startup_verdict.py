@@ -34,9 +34,8 @@ def failures(log: StartupLog, end: End, expect: Mapping[str, Any], timeout: floa
     """
     if end.kind == "begins_late":
         remedy = (
-            "the log of this start was rotated away, so nothing can be proven from it: restart the container, and raise log_max_size"
-            " if its log"
-            " rotates between the start and the proof"
+            "the log of this start was rotated away, so nothing can be proven from it: restart the container, and raise log_max_size if its"
+            " log rotates between the start and the proof"
         )
         return [failure("the log of this start", "a server that takes requests, without the lines of its start", "", remedy)]
     missed = unmet(log, expect)
