@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: it may change at any time.
-"""Questions whose answers show whether a deployment answers sense, calls tools, thinks where it should and computes finite numbers.
+"""Questions whose answers show whether a deployment answers sense, calls tools, thinks where it should, computes finite numbers and sees.
 
 Each is a request of its own with a natural end, at temperature 0. The words of the questions are fixed: the lab's tiny model knows them by
 heart.
@@ -25,6 +25,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._openai_client import (
     ServerHangs,
     ServerRefused,
 )
+from ansible_collections.dgx.spark.plugins.module_utils._picture import data_url
 
 SUM = "What is 2+2? Answer with one number."
 FACT = "What is the capital of France?"
@@ -32,6 +33,7 @@ JSON = 'Reply with JSON {"ok": true}'
 TOOL = "What is the weather in Paris? Use the tool."
 PRODUCT = "What is 17 * 23?"
 STORY = "Write a long story about a lighthouse."
+COLOUR = "What colour is this picture? Answer with one word."
 
 # What an answer may take at most. A healthy model ends by itself long before, but for the story.
 _SHORT, _LONG, _THOUGHT = 256, 1024, 2048
@@ -44,6 +46,13 @@ _WEATHER = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+# Two pictures, for a model that is blind may guess one. The words are what a colour may be called.
+_PICTURES = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+_COLOURS = {
+    "red": {"red", "scarlet", "crimson", "vermilion"},
+    "blue": {"blue", "navy", "azure", "cobalt", "ultramarine"},
+    "another": {"black", "white", "grey", "gray", "green", "yellow", "orange", "pink", "purple", "violet", "magenta", "brown", "cyan"},
+}
 _CALL_AS_TEXT = re.compile(r"<\|?tool_call|call:get_weather|get_weather\s*[({]|\"name\"\s*:\s*\"get_weather\"")
 _CONTROL = re.compile(r"<\|?(?:channel|think|turn)\|?>")
 _PARSER = (
@@ -51,6 +60,11 @@ _PARSER = (
     " calls in the text)"
 )
 _REASONING = "see --reasoning-parser: Gemma 4 needs gemma4"
+_BLIND = "the model does not see: the checkpoint lacks its vision weights, or the chat template drops pictures"
+_NO_PICTURES = (
+    "the server takes no pictures: allow them with --limit-mm-per-prompt '{\"image\": 1}' and without --language-model-only, or leave the"
+    " probe image out of the recipe's probes if its checkpoint is for text only"
+)
 
 
 class ProbeError(Exception):
@@ -77,8 +91,8 @@ class _Asker:
             )
         return left
 
-    def ask(self, prompt: str, limit: int, stream: bool = True, **more: Any) -> Reply:
-        """Ask and check that the answer is no garbage. Raises ClientError and ProbeError."""
+    def ask(self, prompt: str | list[dict[str, Any]], limit: int, stream: bool = True, **more: Any) -> Reply:
+        """Ask with a text, or with the parts of a message. Raises ClientError and ProbeError."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -90,7 +104,7 @@ class _Asker:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self.client.ask(body, self.left())
 
-    def text(self, prompt: str, limit: int, prose: bool = False, cut: bool = False, **more: Any) -> Reply:
+    def text(self, prompt: str | list[dict[str, Any]], limit: int, prose: bool = False, cut: bool = False, **more: Any) -> Reply:
         """Ask for a text. Raises ProbeError for garbage and, unless C(cut), for an answer that does not end by itself."""
         reply = self.ask(prompt, limit, **more)
         # The tokens of thoughts count too.
@@ -220,6 +234,30 @@ def _story(asker: _Asker) -> str:
     return text
 
 
+def _image(asker: _Asker) -> str:
+    answers = {colour: _seen(asker, rgb) for colour, rgb in _PICTURES.items()}
+    shown = ", ".join(f"{colour}: {excerpt(text)}" for colour, text in answers.items())
+    if len({" ".join(text.lower().split()) for text in answers.values()}) == 1:
+        raise ProbeError(f"a {' and a '.join(answers)} picture were both {excerpt(answers['red'])!r}; {_BLIND}", shown)
+    for colour, text in answers.items():
+        said = set(re.findall(r"[a-z]+", text.lower()))
+        if [name for name, words in _COLOURS.items() if words & said] != [colour]:
+            raise ProbeError(f"the {colour} picture is not {excerpt(text)!r}; {_BLIND}", shown)
+    return shown
+
+
+def _seen(asker: _Asker, rgb: tuple[int, int, int]) -> str:
+    """What colour the model calls this one."""
+    picture = {"type": "image_url", "image_url": {"url": data_url(rgb)}}
+    try:
+        return asker.text([picture, {"type": "text", "text": COLOUR}], _SHORT).text
+    except ServerRefused as exc:
+        # 400 and 422 say that the request is wrong, and but for its picture it is like the other probes'.
+        if exc.status in (400, 422):
+            raise ProbeError(f"{exc}; {_NO_PICTURES}") from exc
+        raise
+
+
 _PROBES: Mapping[str, tuple[str, Callable[[_Asker], str]]] = {
     "models": ("GET /v1/models", _models),
     "arithmetic": (SUM, _arithmetic),
@@ -230,8 +268,11 @@ _PROBES: Mapping[str, tuple[str, Callable[[_Asker], str]]] = {
     "reasoning": (PRODUCT, _reasoning),
     "logprobs": (FACT, _logprobs),
     "story": (STORY, _story),
+    "image": (COLOUR, _image),
 }
 NAMES = tuple(_PROBES)
+# What any chat model should pass. A recipe whose model sees asks for image too.
+OF_TEXT = tuple(name for name in NAMES if name != "image")
 
 
 def run(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-PROBES = ("models", "arithmetic", "fact", "json", "tool_call", "tool_call_stream", "reasoning", "logprobs", "story")
+from ansible_collections.dgx.spark.plugins.module_utils import _probes
 
 
 class RecipeError(ValueError):
@@ -95,7 +95,7 @@ SCHEMA: Mapping[str, Field] = {
         bandwidth_gb_s=_number(default=273),
     ),
     "startup": _mapping(timeout=Field(int, default=900), expect=Field(dict, default={})),
-    "probes": Field(list, default=list(PROBES), items=_text(choices=PROBES)),
+    "probes": Field(list, default=list(_probes.OF_TEXT), items=_text(choices=_probes.NAMES)),
     "throughput": _mapping(
         warmup=Field(int, default=1),
         ignore_eos=Field(bool, default=True),

@@ -12,7 +12,7 @@ short_description: Ask an OpenAI-compatible server questions that show whether i
 version_added: "0.1.0"
 description:
   - Sends a few requests whose right answers are known. A server that is up is not enough. It must answer sense, call tools, keep its
-    thoughts in their own field, and compute finite numbers.
+    thoughts in their own field, compute finite numbers, and see where its model can.
   - Every probe is a request of its own with a natural end, at temperature 0. Every text is searched for what broken engines write, such as
     empty text with counted tokens (NaN on Gemma), one character over and over, loops, broken bytes and mixed scripts.
   - A probe that fails does not keep the next ones from being asked. The task fails when one of them did.
@@ -43,9 +43,10 @@ options:
       - V(reasoning) wants thoughts in a field of their own when C(enable_thinking) is set, and none when it is not.
       - V(logprobs) wants finite log probabilities. HTTP 500 or null means that the engine computes NaN.
       - V(story) wants a longer text that neither loops nor decays.
+      - V(image) shows a red and a blue picture and wants the colour of each. Leave it out for a text model.
     type: list
     elements: str
-    choices: [all, models, arithmetic, fact, json, tool_call, tool_call_stream, reasoning, logprobs, story]
+    choices: [all, models, arithmetic, fact, json, tool_call, tool_call_stream, reasoning, logprobs, story, image]
     default: [all]
   timeout:
     description:
@@ -120,18 +121,7 @@ def main() -> None:
             "probes": {
                 "type": "list",
                 "elements": "str",
-                "choices": [
-                    "all",
-                    "models",
-                    "arithmetic",
-                    "fact",
-                    "json",
-                    "tool_call",
-                    "tool_call_stream",
-                    "reasoning",
-                    "logprobs",
-                    "story",
-                ],
+                "choices": ["all", *NAMES],
                 "default": ["all"],
             },
             "timeout": {"type": "int", "default": 300},

@@ -8,10 +8,13 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.dgx.spark.plugins.module_utils import _recipe
+import yaml
+from ansible_collections.dgx.spark.plugins.module_utils import _probes
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client
+from ansible_collections.dgx.spark.plugins.module_utils._picture import data_url
 from ansible_collections.dgx.spark.plugins.module_utils._probes import NAMES, run
 from ansible_collections.dgx.spark.plugins.modules import openai_probe
+from sim.vllm_scripted import picture
 from sim.vllm_scripted.answers import answer
 from sim.vllm_scripted.server import ARTICLE, ScriptedServer
 from unit.run_module import run_module
@@ -41,6 +44,7 @@ def test_a_healthy_server_passes_all_of_them() -> None:
     assert "391" in answers["reasoning"]
     assert "after thinking: 17 times 20 is 340" in answers["reasoning"]
     assert answers["story"].endswith("…")
+    assert answers["image"] == "red: Red, blue: Blue"
     assert all(result["prompt"] for result in results)
 
 
@@ -140,6 +144,76 @@ def test_json_may_be_wrapped(fenced: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert probe(server, "json") == {"json": ""}
 
 
+def test_a_model_that_says_the_same_of_every_picture_does_not_see() -> None:
+    with scripted({"vision": "blind"}) as server:
+        [result] = run(Client(server.base_url), MODEL, ["image"], 20)
+    assert result["why"].startswith("a red and a blue picture were both 'Red'; the model does not see")
+    assert result["answer"] == "red: Red, blue: Red"
+
+
+@pytest.mark.parametrize(
+    ("colours", "words"),
+    [
+        (["Red.", "**blue**"], ""),
+        (["It is scarlet.", "Navy Blue"], ""),
+        (["Blue", "Red"], "the red picture is not 'Blue'"),
+        (["Red", "Purple"], "the blue picture is not 'Purple'"),
+        (["Red or blue", "blue or red"], "the red picture is not 'Red or blue'"),
+        (["I see a coloured picture.", "Blue"], "the red picture is not 'I see a coloured"),
+        (["Redundant", "Blue"], "the red picture is not 'Redundant'"),
+        (["I cannot see pictures.", "I cannot see  pictures."], "a red and a blue picture were both 'I cannot see pictures.'"),
+    ],
+)
+def test_what_is_said_of_the_pictures_must_be_their_colours(colours: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(colours)
+
+    def say(body: Any, flags: Any, **options: Any) -> Any:
+        reply = answer({"messages": [{"role": "user", "content": "ping"}]}, flags, limit=9)
+        return type(reply)([type(reply.pieces[0])("content", next(said))], "stop")
+
+    monkeypatch.setattr("sim.vllm_scripted.server.answer", say)
+    with scripted() as server:
+        why = probe(server, "image")["image"]
+    assert why.startswith(words)
+    assert bool(why) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("fault", "flags", "words"),
+    [
+        ({"vision": "none"}, [], "HTTP 400: gemma-4-26b is not a multimodal model"),
+        ({}, ["--limit-mm-per-prompt", '{"image": 0}'], "HTTP 400: At most 0 image(s) may be provided in one prompt"),
+        ({}, ["--language-model-only"], "HTTP 400: At most 0 image(s) may be provided in one prompt"),
+    ],
+)
+def test_a_server_that_takes_no_pictures_is_told_with_the_flag_and_the_way_out(fault: dict[str, Any], flags: list[str], words: str) -> None:
+    with scripted(fault, [*ARTICLE, *flags]) as server:
+        whys = probe(server, "image", "fact")
+    assert words in whys["image"]
+    assert "--limit-mm-per-prompt" in whys["image"]
+    assert "leave the probe image out of the recipe's probes" in whys["image"]
+    assert whys["fact"] == ""
+
+
+def test_garbage_about_a_picture_is_told_as_garbage() -> None:
+    with scripted({"garbage": "bang"}) as server:
+        assert "times in a row" in probe(server, "image")["image"]
+
+
+def test_the_picture_is_small_and_what_it_says_it_is() -> None:
+    url = data_url((255, 0, 0))
+    assert len(url) < 1000
+    assert picture.colour(url) == "red"
+    # The stand-in really looks: other bytes are another picture or none.
+    assert picture.colour(data_url((250, 160, 10))) == "orange"
+    with pytest.raises(picture.PictureError):
+        picture.colour(url[:-40] + "A" * 40)
+
+
+def test_a_recipe_asks_for_pictures_by_name() -> None:
+    assert set(NAMES) - set(_probes.OF_TEXT) == {"image"}
+
+
 def test_another_name_is_served() -> None:
     with scripted() as server:
         whys = probe(server, "models", "fact", model="gemma-5")
@@ -188,7 +262,7 @@ def test_the_module_fails_with_every_reason_and_still_returns_all(capsys: pytest
     assert result["failed"]
     assert len(result["probes"]) == len(NAMES)
     assert [failure.partition(":")[0] for failure in result["failures"]] == ["probe tool_call", "probe tool_call_stream"]
-    assert result["msg"].startswith("2 of 9 probes failed. probe tool_call: the call stands in the text")
+    assert result["msg"].startswith("2 of 10 probes failed. probe tool_call: the call stands in the text")
 
 
 def test_in_check_mode_nothing_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,5 +279,8 @@ def test_wrong_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "has no valid port" in result["msg"]
 
 
-def test_recipes_know_the_same_probes() -> None:
-    assert sorted(NAMES) == sorted(_recipe.PROBES)
+def test_the_documentation_lists_every_probe() -> None:
+    options = yaml.safe_load(openai_probe.DOCUMENTATION)["options"]
+    assert options["probes"]["choices"] == ["all", *NAMES]
+    described = " ".join(options["probes"]["description"])
+    assert [name for name in NAMES if f"V({name})" not in described] == []

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sim.vllm_scripted import prose
+from sim.vllm_scripted import picture, prose
 from sim.vllm_scripted.flags import Flags
 
 STORY_TOKENS = 2200
@@ -243,11 +243,18 @@ def garbage(kind: str) -> Iterator[str]:
 
 
 def answer(
-    body: Mapping[str, Any], flags: Flags, *, limit: int, broken: str = "", tools_in_text: bool = False, thoughts: int = 0
+    body: Mapping[str, Any],
+    flags: Flags,
+    *,
+    limit: int,
+    broken: str = "",
+    tools_in_text: bool = False,
+    thoughts: int = 0,
+    blind: bool = False,
 ) -> Answer:
     """The answer to a chat or completion request, at most `limit` tokens.
 
-    `broken` is a kind of garbage; `thoughts` so many tokens of reasoning come first, whatever was asked.
+    `broken` is a kind of garbage; `thoughts` so many tokens of reasoning come first, whatever was asked; `blind` takes any picture for red.
     """
     shortest = limit if body.get("ignore_eos") else min(limit, int(body.get("min_tokens") or 0))
     if broken:
@@ -255,7 +262,7 @@ def answer(
         count = min(limit, max(shortest, 2048))
         pieces = [Piece("content", token) for token in itertools.islice(garbage(broken), count)]
         return Answer(pieces, "length")
-    head, natural, finish = _thinking_and_answer(body, flags, tools_in_text)
+    head, natural, finish = _thinking_and_answer(body, flags, tools_in_text, blind)
     if thoughts:
         head = [Piece("reasoning", token) for token in itertools.islice(prose.story("thoughts"), thoughts)]
     pieces = [*head, *natural]
@@ -273,7 +280,15 @@ def answer(
     return Answer(pieces, finish)
 
 
-def _thinking_and_answer(body: Mapping[str, Any], flags: Flags, tools_in_text: bool) -> tuple[list[Piece], list[Piece], str]:
+def _colour(body: Mapping[str, Any], text: str, blind: bool) -> str:
+    """What colour the newest picture has, if that was asked; else empty."""
+    urls = picture.urls(body)
+    if not urls or not re.search(r"colou?r", text, re.I):
+        return ""
+    return ("red" if blind else picture.colour(urls[-1])).title()
+
+
+def _thinking_and_answer(body: Mapping[str, Any], flags: Flags, tools_in_text: bool, blind: bool) -> tuple[list[Piece], list[Piece], str]:
     messages = body.get("messages")
     users = [_content(message) for message in messages or [] if message.get("role") == "user"]
     text = users[-1] if users else prompt_text(body)
@@ -292,7 +307,7 @@ def _thinking_and_answer(body: Mapping[str, Any], flags: Flags, tools_in_text: b
     if function:
         parsed = flags.gemma_tools and not tools_in_text
         return head, _call(function["name"], _arguments(function, text), parsed), "tool_calls" if parsed else "stop"
-    reply = _weather_reported(body) or _json_answer(body, text) or plain
+    reply = _colour(body, text, blind) or _weather_reported(body) or _json_answer(body, text) or plain
     if reply:
         return head, _texts("content", reply), "stop"
     story = itertools.islice(prose.story(text), STORY_TOKENS)

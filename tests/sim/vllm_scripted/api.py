@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.vllm_scripted import prose, scenario
+from sim.vllm_scripted import picture, prose, scenario
 from sim.vllm_scripted.answers import Piece, prompt_text
 from sim.vllm_scripted.flags import Flags
 
 # What the chat template adds to a prompt.
 TEMPLATE_TOKENS = 9
+# What a square picture adds to it: Gemma 4 fits each into a budget of 280.
+PICTURE_TOKENS = 256
 OTHER_TOKENS = (" the", " a", " one", " this", " some")
 
 
@@ -55,7 +57,21 @@ def _check_tools(body: Mapping[str, Any], flags: Flags) -> None:
         raise ApiError(400, "When using `tool_choice`, `tools` must be set.")
 
 
-def check(body: Any, flags: Flags, *, chat: bool) -> Request:
+def _check_pictures(body: Mapping[str, Any], flags: Flags, model: str, vision: str) -> None:
+    urls = picture.urls(body)
+    if urls and vision == "none":
+        raise ApiError(400, f"{model} is not a multimodal model")
+    if len(urls) > flags.pictures:
+        text = f"At most {flags.pictures} image(s) may be provided in one prompt. Set `--limit-mm-per-prompt` to increase this limit."
+        raise ApiError(400, text)
+    try:
+        for url in urls:
+            picture.colour(url)
+    except picture.PictureError as error:
+        raise ApiError(400, f"{error}") from error
+
+
+def check(body: Any, flags: Flags, *, chat: bool, vision: str = "sees") -> Request:
     """Understand a request's body. Raises ApiError with vLLM's words."""
     if not isinstance(body, dict):
         raise ApiError(
@@ -70,7 +86,8 @@ def check(body: Any, flags: Flags, *, chat: bool) -> Request:
         raise ApiError(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
     if chat:
         _check_tools(body, flags)
-    prompt_tokens = len(prose.tokens(prompt_text(body))) + (TEMPLATE_TOKENS if chat else 1)
+        _check_pictures(body, flags, model, vision)
+    prompt_tokens = len(prose.tokens(prompt_text(body))) + len(picture.urls(body)) * PICTURE_TOKENS + (TEMPLATE_TOKENS if chat else 1)
     most = flags.max_model_len
     asked = body.get("max_completion_tokens") or body.get("max_tokens") if chat else body.get("max_tokens", 16)
     if asked is not None and (not isinstance(asked, int) or asked < 1):

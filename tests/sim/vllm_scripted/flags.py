@@ -39,7 +39,10 @@ NUMBERS = {
     "--tensor-parallel-size": int,
     "--seed": int,
 }
-JSON_FLAGS = ("--speculative-config", "--compilation-config", "--hf-overrides", "--default-chat-template-kwargs", "--kv-transfer-config")
+JSON_FLAGS = (
+    *("--speculative-config", "--compilation-config", "--hf-overrides", "--default-chat-template-kwargs", "--kv-transfer-config"),
+    "--limit-mm-per-prompt",
+)
 TOOL_PARSERS = [
     *("deepseek_v3", "deepseek_v31", "functiongemma", "gemma4", "glm45", "granite", "hermes", "kimi_k2", "llama3_json", "llama4_pythonic"),
     *("mistral", "openai", "phi4_mini_json", "pythonic", "qwen3_coder", "qwen3_xml", "xlam"),
@@ -103,6 +106,14 @@ class Flags:
     @property
     def max_model_len(self) -> int:
         return self.integer("max-model-len", 262144)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures a prompt may have."""
+        if self.on("language-model-only"):
+            return 0
+        limits = self.given.get("limit-mm-per-prompt", {})
+        return int(limits.get("image", 999))
 
     @property
     def gemma_tools(self) -> bool:

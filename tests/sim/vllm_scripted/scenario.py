@@ -19,6 +19,7 @@ GARBAGE = ("empty", "bang", "loop", "replacement", "script", "gibberish")
 ROLE_CHUNKS = ("first_token", "at_once", "none")
 USAGES = ("asked", "end", "none")
 ENDINGS = ("serve", "exit", "hang")
+VISIONS = ("sees", "blind", "none")
 Part = TypeVar("Part", "Start", "Stream", "Fault")
 
 
@@ -89,6 +90,8 @@ class Fault:
     nan_logprobs: bool = False
     tools_in_text: bool = False
     """Tool calls stay in the content whatever the parser is."""
+    vision: str = "sees"
+    """What becomes of pictures: the model sees them, takes each for the same (blind), or is no multimodal model (none)."""
     hung: bool = False
     """/health answers, requests are taken, no token ever comes."""
     hang_after: int = -1
@@ -174,6 +177,7 @@ def make(given: Mapping[str, Any]) -> Scenario:
     _choose("start.then", result.start.then, ENDINGS)
     _choose("stream.role_chunk", result.stream.role_chunk, ROLE_CHUNKS)
     _choose("stream.usage", result.stream.usage, USAGES)
+    _choose("fault.vision", result.fault.vision, VISIONS)
     _choose("fault.garbage", result.fault.garbage, ("", *GARBAGE))
     if result.stream.tok_s <= 0 or result.stream.tokens_per_chunk < 1 or result.stream.ttft_ms < 0:
         raise ScenarioError("stream: tok_s must be above 0, tokens_per_chunk at least 1, ttft_ms not below 0")

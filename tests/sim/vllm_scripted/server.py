@@ -185,7 +185,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.owner.engine.scenario = scenario.make(body)
                 return self._send(200, {})
             if path in ("/v1/chat/completions", "/v1/completions"):
-                return self._generate(check(body, self.owner.flags, chat=path == "/v1/chat/completions"))
+                return self._generate(
+                    check(body, self.owner.flags, chat=path == "/v1/chat/completions", vision=self.owner.engine.scenario.fault.vision)
+                )
             return self._send(404, {"detail": "Not Found"})
         except ApiError as error:
             return self._send(error.status, error.body())
@@ -246,6 +248,7 @@ class Handler(BaseHTTPRequestHandler):
             limit=request.limit,
             broken=broken,
             tools_in_text=fault.tools_in_text,
+            blind=fault.vision == "blind",
             thoughts=script.reasoning_first,
         )
         if request.streaming:
