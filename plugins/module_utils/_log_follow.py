@@ -9,7 +9,6 @@ whole seconds, and a plain socket can be waited for with a bound while the conta
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 import socket
@@ -19,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog
+from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog, nanoseconds
 
 # After the decisive line, wait so long for what was written before it: standard output and standard error are two pipes.
 _GRACE = 0.4
@@ -152,33 +151,38 @@ class _Follower:
             if not data or now - checked >= self.poll:
                 checked = now
                 self.tell(self.log.progress())
-                seen = self.source.state()
-                if seen.started_at != start.started_at:
-                    return self.end("crash_loop", seen) if seen.restarts > start.restarts else seen
-                # A restart by Docker is a death; one from before we came counts unless this start gets ready at once.
-                if seen.status == "restarting" or (start.restarts > 0 and data is None):
-                    return self.end("crash_loop", seen)
-                if not seen.alive:
-                    return self.died(start, seen, stream, drained=data == b"")
+                after = self.changed(start, stream, drained=data == b"", silent=data is None)
+                if after is not None:
+                    return after
             if now >= self.deadline and (caught_up or now >= self.deadline + 30):
                 return self.end("timeout", start)
             if data == b"" or now - heard > _SILENCE:
                 return None
 
-    def decided(self, state: State, stream: Stream) -> End | None:
-        """The end, unless what comes right after shows that another start has begun in the same process."""
+    def changed(self, start: State, stream: Stream, drained: bool, silent: bool = False) -> End | State | None:
+        """What became of the container since C(start): how it ended, its next start, or None while this start goes on."""
+        seen = self.source.state()
+        if seen.started_at != start.started_at:
+            return self.end("crash_loop", seen) if seen.restarts > start.restarts else seen
+        # A restart by Docker is a death; one from before we came counts unless this start gets ready at once.
+        if seen.status == "restarting" or (start.restarts > 0 and silent):
+            return self.end("crash_loop", seen)
+        return None if seen.alive else self.died(start, seen, stream, drained)
+
+    def decided(self, start: State, stream: Stream) -> End | State | None:
+        """The end that the log shows, unless the container did not live to see it or another start has begun in its log."""
         until = time.monotonic() + _GRACE
-        while (left := until - time.monotonic()) > 0:
+        drained = False
+        while not drained and (left := until - time.monotonic()) > 0:
             data = stream.read(left)
-            if data == b"":
-                break
+            drained = data == b""
             if data:
                 self.log.feed(data)
         if self.log.fatal:
             return self.end("fatal", self.source.state())
         if self.log.ready:
-            return self.end("ready", state)
-        return self.end("begins_late", state) if self.log.begins_late else None
+            return self.changed(start, stream, drained) or self.end("ready", start)
+        return self.end("begins_late", start) if self.log.begins_late else None
 
     def died(self, start: State, seen: State, stream: Stream, drained: bool) -> End | State:
         """How it died; the new start instead, if somebody stopped it only to start it again."""
@@ -220,13 +224,6 @@ def _cause(text: bytes) -> str:
     log.feed(text)
     log.close()
     return log.fatal.line if log.fatal else log.last_error
-
-
-def nanoseconds(stamp: str) -> int:
-    """Docker's RFC 3339 time in UTC, such as C(2026-11-23T10:00:00.123456789Z), as nanoseconds since 1970."""
-    whole = calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
-    fraction = stamp[19:].rstrip("Z").lstrip(".")
-    return whole * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 
 def _between(started_at: str | None, ready_at: str | None) -> float | None:
@@ -276,26 +273,33 @@ class FileStream:
     def read(self, timeout: float) -> bytes | None:
         until = time.monotonic() + timeout
         while True:
-            data = self._file.read(_BLOCK)
+            data = self._file.read(_BLOCK) or self._after_a_rotation()
             if data:
                 return data
-            self._reopen_if_replaced()
             left = until - time.monotonic()
             if left <= 0:
                 return None
             time.sleep(min(0.1, left))
 
-    def _reopen_if_replaced(self) -> None:
+    def _after_a_rotation(self) -> bytes:
+        """What comes next if the file was replaced or cut, else nothing."""
         here = os.fstat(self._file.fileno())
         try:
             there = os.stat(self._path)
         except FileNotFoundError:
-            return  # between two files of a rotation
+            return b""  # between two files of a rotation
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            # It may have grown once more before it was replaced.
+            rest = self._file.read(_BLOCK)
+            if rest:
+                return bytes(rest)
             self._file.close()
             self._file = _open(self._path)
         elif there.st_size < self._file.tell():
             self._file.seek(0)
+        else:
+            return b""
+        return bytes(self._file.read(_BLOCK))
 
     def close(self) -> None:
         self._file.close()

@@ -154,13 +154,19 @@ RULES: tuple[Rule, ...] = (
         "KeyError: 'layers.0.experts.0.down_proj.weight_scale_2'",
     ),
     _rule(
-        r"Error: There is no module or parameter named",
+        r"Error: (?:There is no module or parameter named|Following weights were not initialized from checkpoint)",
         "the checkpoint names its tensors as this vLLM does not expect: a patch is missing, or the checkpoint is for another vLLM",
         "ValueError: There is no module or parameter named 'layers.0.moe' in Gemma4Model",
     ),
     _rule(
-        r"NotImplementedError\b.*tie_weights|AmbiguousGlobalPerLayerAttributeError",
-        "vLLM 0.24 and 0.27 cannot load this model as shipped: take another version of the image",
+        # The error itself has no words: NotImplementedError.
+        r"line \d+, in tie_weights$",
+        "vLLM 0.24 cannot load a ModelOpt checkpoint of this model: take an image with 0.25.1 or later, or with 0.19 and the patch",
+        'File "/usr/local/lib/python3.12/dist-packages/vllm/model_executor/layers/quantization/base_config.py", line 55, in tie_weights',
+    ),
+    _rule(
+        r"AmbiguousGlobalPerLayerAttributeError",
+        "vLLM 0.27 cannot load this model with the transformers that it ships: take another version of the image",
         "transformers.exceptions.AmbiguousGlobalPerLayerAttributeError: num_key_value_heads is ambiguous",
     ),
     _rule(

@@ -3,13 +3,18 @@
 # PRIVATE to the collection: it may change at any time.
 """What vLLM says while it starts, from 0.19.0 to 0.33, read as a stream of bytes in constant memory.
 
-Nothing is anchored to what stands before the text (process names, levels, timestamps, colours), and a value counts only when the words on
-both of its sides are there, so that a line that was cut or mixed with another gives no value rather than a wrong one.
+What stands before the text does not matter (process names, levels, timestamps, colours), but the text must begin with the words that are
+looked for, and a value counts only when the words on both of its sides are there: a line that was cut or mixed with another gives no value
+rather than a wrong one. Before it is ready only vLLM writes into its log; afterwards clients do too, by their requests and by the errors
+that they cause, so nothing that comes later says anything about the start.
 """
 
 from __future__ import annotations
 
+import calendar
+import json
 import re
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +27,8 @@ _TAIL_BYTES = 1 << 16
 # A line is never longer than this in memory; vLLM's longest (the engine's configuration) has about 8 KiB.
 _LINE_BYTES = 1 << 15
 _WARNINGS = 20
+# Standard output and standard error are two pipes: what Docker stamps so shortly after the ready line, in nanoseconds, may be older.
+_LAG = 400_000_000
 
 # A line is looked at only when it has one of these, which is what makes the parser fast: bytes.find() runs at memory speed, a regular
 # expression does not. Every pattern below, and every one of _startup_fatal, needs at least one of them in its line; a test checks it.
@@ -35,53 +42,60 @@ TRIGGERS = (
     b"version ",
     b"concurrency for ",
     b"startup complete",
-    b'HTTP/1.1" ',
+    b" HTTP/1.",
+    b"throughput: ",
     b"rror",
+    b"tie_weights",
     b"WARN",
 )
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _COUNT = r"(\d{1,3}(?:,\d{3})*|\d+)"
-_VERSION = r"\d+\.\d+\.\d+[0-9A-Za-z.+_-]*"
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 _STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
 # What stands before the text: level, time and place in the source with all that stands before them (compose's service name, Docker's
-# timestamp, the process), or without a level Docker's timestamp and the process.
+# timestamp, the process), or without a place a timestamp, the process and a level.
 _PREFIX = re.compile(
-    r"^(?:.{0,160}?\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d [\d:]+ \[[^\]]*\]"
-    r"|(?:\d{4}-\d\d-\d\dT\S+Z )?(?:\S+ +\| )?(?:\([A-Za-z][^()]*pid=\d+\) )*)"
+    r"^(?:.{0,160}?\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d [\d:.,]+ \[[^\]]*\]"
+    r"|(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S* )?(?:\S+ +\| )?(?:\([A-Za-z][^()]*pid=\d+\) )*(?:(?:DEBUG|INFO|WARNING):? +)?)"
 )
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
 
-# The logo's row ends with the version; without the logo it is a sentence.
-_BANNER = re.compile(rf"(?:█.*  version |vLLM (?:API )?server version )({_VERSION})(?:, serving model .*)?\s*$")
-_ENGINE = re.compile(rf"Initializing a V1 LLM engine \(v({_VERSION})\)")
-_SPECULATIVE = re.compile(r"speculative_config=SpeculativeConfig\(([^()]*)\)")
-_LINEAR = re.compile(r"Using (?:NvFp4LinearBackend\.)?([A-Za-z0-9_]+) for NVFP4 GEMM")
+# All of these are matched at the beginning of the text. The logo's row ends with the version; without the logo it is a sentence.
+_LOGO = re.compile(
+    r"[█▄▀ ]+  version (\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[0-9A-Za-z]+(?:[._-][0-9A-Za-z]+)*)?)$"
+)
+_BANNER = re.compile(r"vLLM server version (\d+\.\d+\.\d+[0-9A-Za-z.+_-]*), serving model ")
+_ENGINE = re.compile(r"Initializing a V1 LLM engine \(v(\d+\.\d+\.\d+[0-9A-Za-z.+_-]*)\)")
+_SPECULATIVE = re.compile(r".*\bspeculative_config=SpeculativeConfig\(([^()]*)\)")
+# A member of an enumeration until 0.19, a class from 0.20 on.
+_LINEAR = re.compile(r"Using (?:NvFp4LinearBackend\.([A-Z0-9_]+)|([A-Za-z0-9]+LinearKernel)) for NVFP4 GEMM")
 # The list of candidates after it names every backend, so only the name right after "Using" counts.
-_MOE = re.compile(r"Using (?:'([A-Z0-9_]+)'|([A-Z0-9_]+)) ([A-Za-z0-9]+) MoE backend")
+_MOE = re.compile(
+    r"Using (?:'(?P<quoted>[A-Za-z0-9_ ]+)' (?P<of>[A-Za-z0-9]+) MoE backend"
+    r"|(?P<bare>[A-Za-z0-9_]+(?: [A-Z0-9_]+)?) (?P<of_bare>[A-Za-z0-9]+) MoE backend out of )"
+)
 _ATTENTION = re.compile(r"Using (?:([A-Z0-9_]+) attention backend out of|AttentionBackendEnum\.([A-Z0-9_]+) backend\b)")
 _MODEL_MEMORY = re.compile(rf"Model loading took {_NUMBER} GiB\b(?:(?: memory)? and {_NUMBER} seconds)?")
-_WEIGHTS = re.compile(rf"Loading weights took {_NUMBER} seconds")
-_COMPILE = re.compile(rf"torch\.compile took {_NUMBER} s in total")
-_CAPTURE = re.compile(rf"Graph capturing finished in {_NUMBER} secs")
-_INIT = re.compile(rf"init engine \([^()]*\) took {_NUMBER} s")
-_KV_MEMORY = re.compile(rf"Available KV cache memory: {_NUMBER} GiB")
-_KV_TOKENS = re.compile(rf"KV cache size: {_COUNT} tokens")
-_CONCURRENCY = re.compile(rf"Maximum concurrency for {_COUNT} tokens per request: {_NUMBER}x")
-_READY = re.compile(r"Application startup complete\.")
-# Uvicorn takes requests only once it is ready, so this line without an earlier ready line means that the log begins too late.
-_SERVED = re.compile(r'"(?:GET|POST) /\S* HTTP/1\.1" \d{3}')
-_ERROR = re.compile(r"\b((?:[a-z_]+\.)*[A-Z][A-Za-z]*(?:Error|Exception|Interrupt)): (.+)")
+_SECONDS_AND_GIB = (
+    ("weights_seconds", re.compile(rf"Loading weights took {_NUMBER} seconds")),
+    ("compile_seconds", re.compile(rf"torch\.compile took {_NUMBER} s in total")),
+    ("graph_capture_seconds", re.compile(rf"Graph capturing finished in {_NUMBER} secs")),
+    ("kv_cache_memory_gib", re.compile(rf"Available KV cache memory: {_NUMBER} GiB")),
+)
+# The pool is the GPU's, the CPU's, or "GPU + host".
+_POOL = r"[A-Z][A-Za-z]{1,15}(?: \+ \w+)* KV cache size:"
+_KV_TOKENS = re.compile(rf"{_POOL} {_COUNT} tokens")
+_CONCURRENCY = re.compile(rf"(?:{_POOL} [\d,]+ tokens, )?Maximum concurrency for {_COUNT} tokens per request: {_NUMBER}x")
+# Uvicorn's. Another process' line may have begun before it.
+_READY = re.compile(r"(?:[^'\"]*\s)?Application startup complete\.$")
+# A server writes these only once it is ready, so one without an earlier ready line means that the log begins too late.
+_SERVED = re.compile(r'.*"(?:GET|POST) /\S* HTTP/1\.\d" \d{3}|Engine \d+: Avg prompt throughput: ')
+_ERROR = re.compile(r"(?:.*\b)?(?:[a-z_]+\.)*[A-Z][A-Za-z]*(?:Error|Exception|Interrupt)(?:: .+|$)")
 _NOTABLE = re.compile(
     r"does not have native support for FP4|uncalibrated q_scale|Using KV cache scaling factor 1\.0|[Cc]alculate_kv_scales"
     r"|Checkpoint does not provide a q scaling factor"
-)
-
-_PATTERNS = (
-    *(_BANNER, _ENGINE, _LINEAR, _MOE, _ATTENTION, _MODEL_MEMORY, _WEIGHTS, _COMPILE, _CAPTURE),
-    *(_INIT, _KV_MEMORY, _KV_TOKENS, _CONCURRENCY, _READY, _SERVED),
 )
 
 _STAGES = (
@@ -111,15 +125,40 @@ class Seen:
 
 def plain(line: str) -> str:
     """A line without timestamp, process name, level and place in the source."""
-    return _PREFIX.sub("", line, count=1).strip()
+    return _parts(line)[0]
+
+
+def _parts(line: str) -> tuple[str, str]:
+    """A line's text and its level, empty where it has none. vLLM can be told to log in JSON."""
+    text = _PREFIX.sub("", line, count=1).strip()
+    if text.startswith('{"'):
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            record = {}
+        if isinstance(record.get("message"), str):
+            return record["message"].strip(), str(record.get("levelname") or record.get("level") or "").upper()
+    level = _LEVEL.search(line)
+    return text, level[1] if level else ""
+
+
+def nanoseconds(stamp: str) -> int:
+    """Docker's RFC 3339 time in UTC, such as C(2026-11-23T10:00:00.123456789Z), as nanoseconds since 1970."""
+    whole = calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
+    fraction = stamp[19:].rstrip("Z").lstrip(".")
+    return whole * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 
 class StartupLog:
     """Reads one start. C(feed) takes bytes as they come; everything else can be asked at any time."""
 
-    def __init__(self, absent: Sequence[str] = ()) -> None:
-        """C(absent) are regular expressions of lines that must not be there. Raises re.error for one that is none."""
+    def __init__(self, absent: Sequence[str] = (), one_start: bool = False) -> None:
+        """C(absent) are regular expressions of lines that must not be there. Raises re.error for one that is none.
+
+        With C(one_start) the log has no other start than this one, as Docker's log since StartedAt. Without it a banner begins another.
+        """
         self._absent = [(pattern, re.compile(pattern)) for pattern in absent]
+        self._one_start = one_start
         self.restart()
 
     def restart(self) -> None:
@@ -139,6 +178,8 @@ class StartupLog:
         self.ready = False
         self.ready_at: str | None = None
         self.begins_late = False
+        # Whether clients may have written what comes.
+        self._over = False
 
     @property
     def ended(self) -> bool:
@@ -171,75 +212,66 @@ class StartupLog:
             self._lines(rest, complete=False)
 
     def _lines(self, block: bytes, complete: bool = True) -> None:
-        """Look at the lines of a block that have a trigger, in their order."""
+        """Look at the lines of a block that may say something, in their order."""
+        if self.ready and self._over and self._one_start:
+            return
         if b"\x1b" in block:
             block = _COLOUR.sub(b"", block)
-        lines: dict[int, int] = {}
-        for trigger in TRIGGERS:
-            at = block.find(trigger)
-            while at >= 0:
-                if trigger == _KV_CACHE and block[at + len(trigger) : at + len(trigger) + 1] not in (b"m", b"s"):
-                    # "GPU KV cache usage" stands in a line that comes every ten seconds; memory, size and scaling factors do not.
-                    at = block.find(trigger, at + len(trigger))
-                    continue
-                start = max(block.rfind(b"\n", 0, at), block.rfind(b"\r", 0, at)) + 1
-                end = _line_end(block, at)
-                lines[start] = end
-                at = block.find(trigger, end)
+        # Any line may be one that must not be there.
+        lines = _all_lines(block) if self._absent and not self._over else _lines_with(block, TRIGGERS)
         for start in sorted(lines):
             # The cut is for a block that came as one line; what is looked for stands at a line's beginning.
             self._line(block[start : lines[start]][:_LINE_BYTES].decode("utf-8", "replace"), complete)
-        self._forbidden(block)
-
-    def _forbidden(self, block: bytes) -> None:
-        missing = [(pattern, compiled) for pattern, compiled in self._absent if pattern not in self.present]
-        if not missing:
-            return
-        for raw in re.split(r"[\r\n]+", block.decode("utf-8", "replace")):
-            text = plain(raw[:_LINE_BYTES])
-            for pattern, compiled in missing:
-                if pattern not in self.present and compiled.search(text):
-                    self.present[pattern] = text
 
     def _line(self, raw: str, complete: bool) -> None:
-        text = plain(raw)
-        banner = _BANNER.search(text) if complete else None
-        engine = _ENGINE.search(text)
-        if banner and (self._engine_seen or self.ended):
+        text, level = _parts(raw)
+        banner = (_LOGO.match(text) or _BANNER.match(text)) if complete else None
+        if self._is_late(raw):
+            if self.begins_late and _READY.match(text):
+                # The first request and the ready line come from two pipes.
+                self._get_ready(raw)
+            if not banner or self._one_start:
+                return
+            self._forget()
+        elif banner and (self._engine_seen or self.ended) and not (self.ready and self._one_start):
             # An old start's good line never passes a new, bad one.
             self._forget()
         if banner:
             self._add("version", banner[1], text)
+        self._facts(text)
+        for pattern, compiled in self._absent:
+            if pattern not in self.present and compiled.search(text):
+                self.present[pattern] = text
+        if _NOTABLE.search(text) and text not in self.warnings and len(self.warnings) < _WARNINGS:
+            self.warnings.append(text)
+        self._end(raw, text, level)
+
+    def _is_late(self, raw: str) -> bool:
+        """Whether a line was written when clients could write too."""
+        if self.ready and not self._over:
+            stamp = _STAMP.match(raw)
+            self._over = not (stamp and self.ready_at and nanoseconds(stamp[1]) <= nanoseconds(self.ready_at) + _LAG)
+        return self._over
+
+    def _facts(self, text: str) -> None:
+        engine, linear, moe, attention = _ENGINE.match(text), _LINEAR.match(text), _MOE.match(text), _ATTENTION.match(text)
         if engine:
             self._engine_seen = True
             self._add("engine_version", engine[1], text)
-            speculative = _SPECULATIVE.search(text)
+            speculative = _SPECULATIVE.match(text)
             if speculative:
                 self._add("speculative", speculative[1], text)
-        linear, moe, attention = _LINEAR.search(text), _MOE.search(text), _ATTENTION.search(text)
         if linear:
-            self._add("linear_backend", linear[1], text)
+            self._add("linear_backend", linear[1] or linear[2], text)
         if moe:
-            self._add("moe_backend", moe[1] or moe[2], text, moe[3])
+            self._add("moe_backend", moe["quoted"] or moe["bare"], text, moe["of"] or moe["of_bare"])
         if attention:
             self._add("attention_backend", attention[1] or attention[2], text)
-        self._numbers(text)
-        if _NOTABLE.search(text) and text not in self.warnings and len(self.warnings) < _WARNINGS:
-            self.warnings.append(text)
-        self._end(raw, text)
-
-    def _numbers(self, text: str) -> None:
-        for key, pattern in (
-            ("weights_seconds", _WEIGHTS),
-            ("compile_seconds", _COMPILE),
-            ("graph_capture_seconds", _CAPTURE),
-            ("engine_seconds", _INIT),
-            ("kv_cache_memory_gib", _KV_MEMORY),
-        ):
-            found = pattern.search(text)
+        for key, pattern in _SECONDS_AND_GIB:
+            found = pattern.match(text)
             if found:
                 self._add(key, float(found[1]), text)
-        memory, tokens, concurrency = _MODEL_MEMORY.search(text), _KV_TOKENS.search(text), _CONCURRENCY.search(text)
+        memory, tokens, concurrency = _MODEL_MEMORY.match(text), _KV_TOKENS.match(text), _CONCURRENCY.match(text)
         if memory:
             self._add("model_memory_gib", float(memory[1]), text)
             if memory[2]:
@@ -249,20 +281,22 @@ class StartupLog:
         if concurrency:
             self._add("max_concurrency", float(concurrency[2]), text)
 
-    def _end(self, raw: str, text: str) -> None:
-        level = _LEVEL.search(raw)
-        if _READY.search(text):
-            self.ready = True
-            stamp = _STAMP.match(raw)
-            self.ready_at = stamp[1] if stamp else None
-        elif not self.ready and _SERVED.search(text):
-            self.begins_late = True
+    def _end(self, raw: str, text: str, level: str) -> None:
+        if _READY.match(text):
+            self._get_ready(raw)
+        elif not self.ready and _SERVED.match(text):
+            self.begins_late = self._over = True
         # vLLM tries things out and says at these levels what did not work.
-        elif not (level and level[1] in ("DEBUG", "INFO", "WARNING")):
+        elif level not in ("DEBUG", "INFO", "WARNING"):
             if self.fatal is None:
                 self.fatal = recognise(text, self._error_line)
-            if self.fatal is None and _ERROR.search(text):
+            if self.fatal is None and _ERROR.match(text):
                 self._error_line = text
+
+    def _get_ready(self, raw: str) -> None:
+        stamp = _STAMP.match(raw)
+        self.ready, self.begins_late = True, False
+        self.ready_at = stamp[1] if stamp else None
 
     def _add(self, key: str, value: Any, line: str, kind: str = "") -> None:
         """Keep the first of each value; a start says few different ones."""
@@ -307,6 +341,28 @@ class StartupLog:
                 if found:
                     return words.format(*found.groups())
         return "starting"
+
+
+def _all_lines(block: bytes) -> dict[int, int]:
+    """{where a line begins: where it ends} of all that have text."""
+    return {found.start(): found.end() for found in re.finditer(rb"[^\r\n]+", block)}
+
+
+def _lines_with(block: bytes, triggers: Sequence[bytes]) -> dict[int, int]:
+    """The same of the lines that have one of the triggers."""
+    lines: dict[int, int] = {}
+    for trigger in triggers:
+        at = block.find(trigger)
+        while at >= 0:
+            if trigger == _KV_CACHE and block[at + len(trigger) : at + len(trigger) + 1] not in (b"m", b"s"):
+                # "GPU KV cache usage" stands in a line that comes every ten seconds; memory, size and scaling factors do not.
+                at = block.find(trigger, at + len(trigger))
+                continue
+            start = max(block.rfind(b"\n", 0, at), block.rfind(b"\r", 0, at)) + 1
+            end = _line_end(block, at)
+            lines[start] = end
+            at = block.find(trigger, end)
+    return lines
 
 
 def _line_end(block: bytes, at: int) -> int:

@@ -46,8 +46,10 @@ def failures(log: StartupLog, end: End, expect: Mapping[str, Any], timeout: floa
 
 
 def _not_started(log: StartupLog, end: End, timeout: float) -> dict[str, str]:
+    times = "once" if end.restarts == 1 else f"{end.restarts} times"
     if log.fatal:
-        return failure("vLLM starts", log.fatal.seen, log.fatal.line, log.fatal.remedy)
+        loop = f"; Docker started it again ({times} so far), a crash loop: stop the container to end it" if end.restarts else ""
+        return failure("vLLM starts", log.fatal.seen, log.fatal.line, log.fatal.remedy + loop)
     if end.kind == "timeout":
         remedy = "see where the log's tail stops; if it was only slow, raise the timeout"
         return failure(f"{_READY!r} within {timeout:g} s", f"still {end.progress} after {end.waited:g} s", log.last_error, remedy)
@@ -59,7 +61,6 @@ def _not_started(log: StartupLog, end: End, timeout: float) -> dict[str, str]:
     else:
         remedy = _EXIT_CODES.get(end.exit_code or 0, "the log's tail says why") if end.exit_code is not None else "the log's tail says why"
     if end.kind == "crash_loop":
-        times = "once" if end.restarts == 1 else f"{end.restarts} times"
         how += f" and Docker started it again ({times} so far): a crash loop"
         return failure("vLLM starts", how, end.earlier, "the cause is in the line or in the log's tail; stop the container to end the loop")
     return failure(

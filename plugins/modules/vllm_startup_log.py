@@ -13,9 +13,11 @@ version_added: "0.1.0"
 description:
   - Follows the log of a container's current start, or of a file, until vLLM is ready, until a line says that it will not start, until the
     container dies, or until O(timeout). It compares what the log says with O(expect).
-  - Lines of earlier starts never count. A container that somebody restarts meanwhile is followed into its new start; one that Docker
-    restarts because it died is reported as a crash loop.
-  - It understands vLLM 0.19.0 to 0.33. Process names, levels, timestamps and colours in the lines do not matter.
+  - Lines of earlier starts never count, and neither does what a container logs after it is ready, for clients' words may stand there. A
+    container that somebody restarts meanwhile is followed into its new start; one that Docker restarts because it died is reported as a
+    crash loop.
+  - It understands vLLM 0.19.0 to 0.33. Process names, levels, timestamps and colours in the lines do not matter, and the log may
+    be JSON.
   - Being ready is not enough. An expectation that is not met fails the task, and so does a line that should tell and is not there.
 author:
   - The dgx.spark maintainers (@dgx-spark)
@@ -204,7 +206,7 @@ def judge(params: dict[str, Any]) -> dict[str, Any]:
     """Follow the log and return the module's result. Raises ExpectError and LogError."""
     expect = check(params["expect"])
     source = ContainerSource(params["container"]) if params["container"] else FileSource(params["path"])
-    log = StartupLog(expect.get("absent", ()))
+    log = StartupLog(expect.get("absent", ()), one_start=bool(params["container"]))
     progress = Progress(params["progress_file"])
 
     def tell(doing: str) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socketserver
 import threading
 import time
@@ -22,10 +23,9 @@ from ansible_collections.dgx.spark.plugins.module_utils._log_follow import (
     State,
     begins,
     follow,
-    nanoseconds,
 )
 from ansible_collections.dgx.spark.plugins.module_utils._startup_expect import startup
-from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog
+from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog, nanoseconds
 from ansible_collections.dgx.spark.plugins.modules import vllm_startup_log
 from unit.run_module import run_module
 from unit.startup_logs import startup_log
@@ -132,7 +132,7 @@ def later(seconds: float, *deeds: Any) -> None:
 
 
 def watch(docker: Docker, timeout: float = 8, poll: float = 0.2) -> Any:
-    log = StartupLog()
+    log = StartupLog(one_start=True)
     return follow(ContainerSource("gemma4", {"DOCKER_HOST": f"unix://{docker.path}"}), log, timeout, poll), log
 
 
@@ -185,6 +185,25 @@ def test_death_is_seen_at_once_with_its_exit_code_and_last_words(docker: Docker)
     assert (end.kind, end.exit_code, end.oom_killed) == ("died", 137, True)
     assert end.waited < 10
     assert log.last_error == "RuntimeError: something new"
+
+
+def test_a_container_that_died_after_it_was_ready_is_dead(docker: Docker) -> None:
+    docker.say(GOOD)
+    docker.exit(139)
+    end, log = watch(docker)
+    assert (end.kind, end.exit_code, end.progress) == ("died", 139, "ready")
+    assert log.ready
+
+
+def test_what_was_logged_long_after_the_ready_line_does_not_count(docker: Docker) -> None:
+    now = time.time()
+    docker.run(now - 300)
+    docker.say(GOOD, at=now - 200)
+    docker.say("Using 'VLLM_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN'].\n", at=now - 100)
+    docker.say("ValueError: Free memory on device is less than desired GPU memory utilization\n", at=now - 100)
+    end, log = watch(docker)
+    assert (end.kind, log.fatal) == ("ready", None)
+    assert [seen.value for seen in log.all("moe_backend")] == ["MARLIN"]
 
 
 def test_a_fatal_line_wins_over_the_death_that_follows(docker: Docker) -> None:
@@ -302,6 +321,28 @@ def test_a_file_may_grow_and_be_rotated(tmp_path: Path) -> None:
     assert (end.kind, end.seconds) == ("ready", None)
     told = startup(log, end.seconds)
     assert (told["model_memory_gib"], told["kv_cache_tokens"]) == (15.76, 714768)
+
+
+def test_what_was_written_right_before_a_rotation_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, old = tmp_path / "vllm.log", tmp_path / "vllm.log.1"
+    path.write_text("first\n")
+    stream = FileSource(str(path)).open(State(alive=True))
+    assert stream.read(0) == b"first\n"
+
+    look = os.stat
+
+    def rotate(seen: Any, **options: Any) -> Any:
+        if seen == str(path) and not old.exists():
+            with path.open("a") as file:
+                file.write("last\n")
+            path.rename(old)
+            path.write_text("next\n")
+        return look(seen, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", rotate)
+        assert [stream.read(0), stream.read(0)] == [b"last\n", b"next\n"]
+    stream.close()
 
 
 def test_a_file_that_is_truncated_is_read_from_its_beginning(tmp_path: Path) -> None:

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import time
 import tracemalloc
+import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,9 +33,9 @@ ARTICLE_EXPECT = {
 }
 
 
-def read(data: bytes | str, expect: dict[str, Any] | None = None, block: int = 1 << 18) -> StartupLog:
+def read(data: bytes | str, expect: dict[str, Any] | None = None, block: int = 1 << 18, one_start: bool = False) -> StartupLog:
     """The log of these bytes, fed in blocks."""
-    log = StartupLog((expect or {}).get("absent", ()))
+    log = StartupLog((expect or {}).get("absent", ()), one_start)
     raw = data if isinstance(data, bytes) else startup_log(data)
     for at in range(0, len(raw), block):
         log.feed(raw[at : at + block])
@@ -70,6 +74,41 @@ FACTS: dict[str, dict[str, Any]] = {
         "max_concurrency": 19.34,
         "weights_seconds": 71.2,
         "compile_seconds": None,
+        "ready": True,
+    },
+    "0.25.1.log": {
+        "vllm_version": "0.25.1",
+        "linear_backend": "FLASHINFER_CUTLASS",
+        "moe_backend": "FLASHINFER_CUTLASS",
+        "attention_backend": "TRITON_ATTN",  # the vision tower's line is not the model's
+        "model_memory_gib": 17.31,
+        "kv_cache_memory_gib": 75.02,
+        "kv_cache_tokens": 5214208,
+        "max_concurrency": 39.78,
+        "weights_seconds": 68.42,
+        "graph_capture_seconds": 7.0,
+        "ready": True,
+    },
+    "0.28.0-json.log": {
+        "vllm_version": "0.28.0",
+        "linear_backend": "MARLIN",
+        "moe_backend": "MARLIN",
+        "model_memory_gib": 15.8,
+        "kv_cache_memory_gib": 80.1,
+        "kv_cache_tokens": 5287936,
+        "max_concurrency": 40.34,
+        "warnings": ["Using uncalibrated q_scale 1.0 and/or prob_scale 1.0 with fp8 attention. This may cause accuracy issues."],
+        "ready": True,
+    },
+    "0.30.0-host-pool.log": {
+        "vllm_version": "0.30.0",
+        "linear_backend": "FLASHINFER_CUTEDSL_W4A16",
+        "moe_backend": "MARLIN",
+        "model_memory_gib": 15.79,
+        "kv_cache_memory_gib": 79.6,
+        "kv_cache_tokens": 6120448,
+        "max_concurrency": 46.7,
+        "weights_seconds": 49.87,
         "ready": True,
     },
     "0.27.1-runner-v2.log": {
@@ -115,6 +154,12 @@ def test_every_version_tells_the_same_facts(name: str, block: int) -> None:
     assert told["seconds"] == 90.5
 
 
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_the_banner_tells_the_version_before_the_engine_does(name: str) -> None:
+    head = startup_log(name).partition(b"Initializing a V1")[0]
+    assert startup(read(head), None)["vllm_version"] == FACTS[name]["vllm_version"]
+
+
 def test_prefixes_do_not_matter() -> None:
     lines = startup_log(ARTICLE).decode().splitlines()
     stamped = "\r\n".join(f"2026-11-23T10:00:00.{number:09d}Z vllm-1  | {line}" for number, line in enumerate(lines)) + "\n"
@@ -147,7 +192,7 @@ def test_another_moe_backend_is_condemned_although_every_line_names_marlin() -> 
 
 def test_a_second_backend_in_the_same_start_counts_too() -> None:
     line = b"INFO 11-23 10:00:20 [nvfp4.py:202] Using 'VLLM_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN'].\n"
-    log = read(startup_log(ARTICLE) + line)
+    log = read(startup_log(ARTICLE).replace(b"INFO:     Started", line + b"INFO:     Started"))
     assert [entry["seen"] for entry in unmet(log, check({"moe_backend": "marlin"}))] == ["VLLM_CUTLASS"]
 
 
@@ -244,6 +289,7 @@ def test_names_have_one_spelling(name: str, one: str) -> None:
     [
         ("0.18.2-fp4-crash.log", "Failed to run cutlass FP4 gemm on sm120/sm121", "gemma4-cu130"),
         ("unrecognized-flag.log", "unrecognized arguments: --moe-backnd marlin", "did you mean --moe-backend?"),
+        ("0.24.0-tie-weights.log", "in tie_weights", "0.25.1 or later"),
         ("0.20.2-patched.log", "unexpected keyword argument 'reduce_results'", "fits vLLM 0.19.x only"),
         ("0.19.1-out-of-memory.log", "Free memory on device", "ollama ps"),
         ("unknown-cause.log", "ZeroDivisionError: integer division or modulo by zero", "tail"),
@@ -265,6 +311,16 @@ def test_every_fatal_line_is_found_by_the_parser_and_has_a_remedy(rule: Any) -> 
     assert log.fatal.line == plain(rule.example)
     assert len(log.fatal.remedy) > 20
     assert "{" not in log.fatal.remedy
+
+
+def test_a_fatal_line_in_a_crash_loop_says_that_it_is_one() -> None:
+    failed = failures(read("0.18.2-fp4-crash.log"), End("fatal", waited=1.0, restarts=3), {}, 900)[0]
+    assert failed["remedy"].endswith("Docker started it again (3 times so far), a crash loop: stop the container to end it")
+
+
+def test_an_error_without_words_is_an_error() -> None:
+    log = read(b"(EngineCore pid=9) ERROR 09-01 08:00:04 [core.py:1110] MemoryError\n")
+    assert log.last_error == "MemoryError"
 
 
 def test_what_vllm_only_tries_out_is_not_fatal() -> None:
@@ -332,6 +388,95 @@ def test_progress_says_what_it_does_now(until: bytes, words: str) -> None:
     assert read(startup_log(ARTICLE).partition(until)[0]).progress() == words
 
 
+# --- what clients write
+
+
+def as_request(text: str) -> str:
+    """As vLLM logs prompts with --enable-log-requests."""
+    return f"(APIServer pid=1) INFO 11-23 10:05:00 [logger.py:40] Received request chatcmpl-1: prompt: {text!r}, params: None\n"
+
+
+def as_path(text: str) -> str:
+    return f'(APIServer pid=1) INFO:     10.0.0.7:51234 - "GET /{urllib.parse.quote(text)} HTTP/1.1" 404 Not Found\n'
+
+
+def as_error(text: str) -> str:
+    """As vLLM logs an error that quotes a request: every line gets the header."""
+    head = "(APIServer pid=1) ERROR 11-23 10:05:00 [serving.py:200] "
+    return "".join(f"{head}{line}\n" for line in f"ValueError: cannot render {text}".split("\n"))
+
+
+def as_traceback(text: str) -> str:
+    """As uvicorn logs an error that nobody caught: as it is."""
+    return f"(APIServer pid=1) ERROR:    Exception in ASGI application\nTraceback (most recent call last):\nValueError: {text}\n"
+
+
+ON_ONE_LINE = (as_request, as_path)
+VESSELS: tuple[Callable[[str], str], ...] = (*ON_ONE_LINE, as_error, as_traceback)
+OTHER_START = startup_log("0.33.0-mtp.log").decode()
+FORGED = [
+    "Using 'VLLM_CUTLASS' NvFp4 MoE backend",
+    "\nUsing 'VLLM_CUTLASS' NvFp4 MoE backend out of potential backends: ['VLLM_CUTLASS'].",
+    "\nUsing MarlinNvFp4LinearKernel for NVFP4 GEMM\n",
+    "\nAvailable KV cache memory: 1.5 GiB\n",
+    "\nvLLM server version 0.33.0, serving model x\nApplication startup complete.",
+    "\nINFO 11-23 10:00:20 [x.py:1] Loading weights took 1.00 seconds\n",
+    "\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.38 GiB.\n",
+    "\nRuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n",
+    "\nUsing uncalibrated q_scale 1.0, and a line that is not wanted\n",
+    f"\n{OTHER_START}",
+]
+
+
+def stamped(text: str, second: float) -> str:
+    return "".join(f"2026-11-23T10:{int(second) // 60:02d}:{second % 60:012.9f}Z {line}" for line in text.splitlines(keepends=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(VESSELS), st.sampled_from(FORGED) | st.text()), min_size=1, max_size=5), st.booleans())
+def test_nothing_that_a_client_writes_says_anything_about_a_containers_start(written: list[Any], docker: bool) -> None:
+    good, forged = startup_log(ARTICLE).decode(), "".join(vessel(text) for vessel, text in written)
+    if docker:
+        good, forged = stamped(good, 100), stamped(forged, 101)
+    expect = check(ARTICLE_EXPECT | {"absent": ["a line that is not wanted", "Exception in ASGI"]})
+    log = read((good + forged).encode(), expect, one_start=True)
+    assert startup(log, None) == startup(read(good.encode(), one_start=True), None)
+    assert failures(log, End("ready", waited=1.0), expect, 900) == []
+    assert log.fatal is None
+
+
+@pytest.mark.parametrize("forged", FORGED)
+@pytest.mark.parametrize("vessel", ON_ONE_LINE)
+def test_what_a_client_writes_on_one_line_begins_no_other_start_in_a_file(vessel: Callable[[str], str], forged: str) -> None:
+    log = read(startup_log(ARTICLE) + vessel(forged).encode())
+    assert startup(log, None) == startup(read(ARTICLE), None)
+
+
+@pytest.mark.parametrize("vessel", ON_ONE_LINE)
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_log_that_begins_late_is_not_completed_by_what_clients_ask(vessel: Callable[[str], str], forged: str) -> None:
+    log = read(startup_log("serving-only.log") + vessel(forged).encode(), one_start=True)
+    assert (log.begins_late, log.ready) == (True, False)
+    assert startup(log, None)["moe_backend"] is None
+
+
+def test_a_forbidden_line_of_an_earlier_start_in_the_same_file_does_not_count() -> None:
+    second = startup_log("0.25.1.log")
+    log = read(startup_log(ARTICLE) + second, {"absent": ["uncalibrated q_scale"]})
+    assert (startup(log, None)["vllm_version"], log.present) == ("0.25.1", {})
+    assert read(second + startup_log(ARTICLE), {"absent": ["uncalibrated q_scale"]}).present
+
+
+def test_the_first_request_may_stand_before_the_ready_line() -> None:
+    good = startup_log(ARTICLE).decode()
+    ready = "(APIServer pid=1) INFO:     Application startup complete.\n"
+    assert ready in good
+    swapped = good.replace(ready, '(APIServer pid=1) INFO:     10.0.0.7:5 - "GET /health HTTP/1.1" 200 OK\n' + ready)
+    log = read(swapped.encode(), one_start=True)
+    assert (log.ready, log.begins_late) == (True, False)
+    assert startup(log, None) == startup(read(ARTICLE), None)
+
+
 # --- never crash, never invent
 
 
@@ -373,6 +518,67 @@ def test_cut_and_mixed_lines_give_true_values_or_none(data: st.DataObject) -> No
     pieces = data.draw(st.lists(piece, max_size=40))
     mixed = b"".join(line[: len(line) - cut if cut < len(line) else None] + end for line, cut, end in pieces)
     never_invents(mixed, data.draw(st.integers(1, 5000)))
+
+
+@pytest.mark.parametrize("line", startup_log(ARTICLE).splitlines(), ids=lambda line: line.decode()[-30:])
+def test_a_line_that_another_process_interrupts_anywhere_gives_its_value_or_none(line: bytes) -> None:
+    for other in (
+        b"(APIServer pid=1) INFO 11-23 10:00:09 [model.py:549] Resolved architecture: x\n",
+        b"INFO:     Started server process [1]\n",
+    ):
+        for place in range(len(line)):
+            never_invents(line[:place] + other + line[place:] + b"\n", 1 << 18)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_lines_of_two_processes_that_are_mixed_in_their_middle_give_true_values_or_none(data: st.DataObject) -> None:
+    """A pipe tears what is longer than 4096 bytes; forty are enough for no piece to be a number or a version alone."""
+    lines = startup_log(ARTICLE).splitlines(keepends=True)
+    pieces = []
+    for api in (True, False):
+        text, torn, start = b"".join(line for line in lines if line.startswith(b"(API") == api), [], 0
+        # In the middle of what is looked for, or anywhere.
+        values = re.finditer(rb"(?:took|memory:|size:|request:|finished in|Using) (\S+)", text)
+        places = [place for value in values for place in range(value.start(1) + 1, value.end(1))]
+        for end in sorted(data.draw(st.lists(st.sampled_from(places) | st.integers(0, len(text)), max_size=12))):
+            if end - start >= 40:
+                torn.append(text[start:end])
+                start = end
+        pieces.append([*torn, text[start:]])
+    mixed = b""
+    while any(pieces):
+        # Whoever has nothing left to write lets the other finish.
+        turn = data.draw(st.sampled_from([writer for writer in (0, 1) if pieces[writer]]))
+        mixed += pieces[turn].pop(0)
+    never_invents(mixed, data.draw(st.integers(1, 5000)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Model loading took 15.76 GiB memory and 8", "Loading weights took 84.88321 seconds"),
+        ("Loading weights took 8", "(EngineCore pid=77) INFO 11-23 10:01:44 [x.py:1] torch.compile took 1.00 s in total"),
+        ("Using 'MARLIN' NvFp4 M", "Using 'VLLM_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN']."),
+        ("noise", "Initializing a V1 LLM engine (v0.33.0) with config: model='x'"),
+        ("noise", "GPU KV cache size: 1 tokens, Maximum concurrency for 1 tokens per request: 1.00x"),
+    ],
+)
+def test_a_fact_in_the_middle_of_a_line_is_not_believed(first: str, second: str) -> None:
+    told = startup(read(f"(EngineCore pid=77) INFO 11-23 10:01:44 [x.py:1] {first}{second}\n".encode()), None)
+    # The first writer's words may be true as far as they go.
+    assert {key for key, value in told.items() if value} <= {"model_memory_gib"}
+
+
+@pytest.mark.parametrize("line", ['{"message": ' + "[" * 30000, '{"message": 5}', '{"x', '{"message": "Using"} trailing'])
+def test_a_line_that_looks_like_json_and_is_none_does_no_harm(line: str) -> None:
+    never_invents(f"{line} rror\n".encode(), 1 << 18)
+
+
+def test_levels_in_json_count_as_levels() -> None:
+    for level, fatal in (("WARNING", False), ("ERROR", True)):
+        record = json.dumps({"levelname": level, "message": "torch.OutOfMemoryError: CUDA out of memory."})
+        assert (read(f"{record}\n".encode()).fatal is not None) == fatal
 
 
 def test_every_triggerless_pattern_would_be_deaf() -> None:
