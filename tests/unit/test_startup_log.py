@@ -357,8 +357,9 @@ def test_every_other_end_is_explained(end: End, words: str) -> None:
     assert words in sentence(failed)
 
 
-def test_a_server_whose_start_is_no_longer_in_its_log_is_seen_at_once() -> None:
-    log = read("serving-only.log")
+@pytest.mark.parametrize("line", startup_log("serving-only.log").splitlines(keepends=True), ids=["statistics", "request"])
+def test_a_server_whose_start_is_no_longer_in_its_log_is_seen_at_once(line: bytes) -> None:
+    log = read(line)
     assert log.ended
     assert log.begins_late
     assert not log.ready
