@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils import _probes
+from ansible_collections.dgx.spark.plugins.module_utils._startup_expect import ExpectError, check
 
 
 class RecipeError(ValueError):
@@ -173,6 +174,17 @@ def _check_args(args: Any) -> list[str]:
     return problems
 
 
+def _check_expect(startup: Any) -> list[str]:
+    """What is wrong with the expectations of the startup log, found before anything is deployed."""
+    expect = startup.get("expect") if isinstance(startup, Mapping) else None
+    if isinstance(expect, Mapping):
+        try:
+            check(expect)
+        except ExpectError as exc:
+            return [f"startup.expect: {exc}"]
+    return []
+
+
 def load(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
     """A recipe, checked, with every default filled in and C(model.path) added: where its weights lie on a box.
 
@@ -180,9 +192,9 @@ def load(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
 
     Raises RecipeError with all problems at once.
     """
-    check = _Check()
-    recipe = check.mapping("", raw, SCHEMA)
-    problems = check.problems + _check_args(raw.get("args"))
+    checker = _Check()
+    recipe = checker.mapping("", raw, SCHEMA)
+    problems = checker.problems + _check_args(raw.get("args")) + _check_expect(raw.get("startup"))
     if problems:
         name = raw.get("name") or "recipe"
         raise RecipeError(f"{name}: " + "; ".join(problems))

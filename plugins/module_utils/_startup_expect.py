@@ -93,10 +93,12 @@ def check(expect: Mapping[str, Any]) -> dict[str, Any]:
             re.compile(pattern)
         except re.error as exc:
             problems.append(f"absent: {pattern!r} is not a regular expression: {exc}")
-    if "kv_cache_tokens" in checked and "vllm_version" not in checked:
+    # A range without an upper end holds versions that count otherwise.
+    ends = [clause.strip()[:1] in ("<", "=") for clause in checked.get("vllm_version", "").split(",")]
+    if "kv_cache_tokens" in checked and not any(ends):
         problems.append(
-            "kv_cache_tokens needs vllm_version beside it: vLLM counts them differently in every version (714,768 on 0.19 are about"
-            " five million on 0.24)"
+            "kv_cache_tokens needs vllm_version with an upper end beside it, such as >=0.19,<0.20: vLLM counts them differently in every"
+            " version (714,768 on 0.19 are about five million on 0.24)"
         )
     if problems:
         raise ExpectError("; ".join(problems))

@@ -51,7 +51,8 @@ options:
       - V(linear_backend), V(moe_backend) and V(attention_backend) are a name or a list of names of which any will do, written as in vLLM's
         flags (V(marlin), V(cutlass)) or as in its log (V(MARLIN), V(VLLM_CUTLASS), V(FlashInferCutlassNvFp4LinearKernel)).
       - V(model_memory_gib), V(kv_cache_memory_gib), V(kv_cache_tokens), V(max_concurrency), V(weights_seconds) and V(compile_seconds) are
-        bounds with V(min), V(max) or both. vLLM's versions count V(kv_cache_tokens) differently, so it needs V(vllm_version) beside it.
+        bounds with V(min), V(max) or both. vLLM's versions count V(kv_cache_tokens) differently, so it needs V(vllm_version)
+        with an upper end beside it.
       - V(absent) is a list of regular expressions. A line that matches one, without what stands before its text, fails the task.
     type: dict
     default: {}

@@ -110,6 +110,27 @@ def test_a_patch_without_its_vllm_versions_is_refused() -> None:
         load(raw, "/x")
 
 
+@pytest.mark.parametrize(
+    ("expect", "text"),
+    [
+        ({"moe_backed": "marlin"}, r"startup\.expect: moe_backed is nothing that can be expected \(did you mean moe_backend\?\)"),
+        ({"kv_cache_tokens": {"min": 1}}, r"startup\.expect: kv_cache_tokens needs vllm_version"),
+    ],
+)
+def test_expectations_that_no_log_can_meet_are_refused_before_anything_is_deployed(expect: dict[str, Any], text: str) -> None:
+    raw = article()
+    raw["startup"]["expect"] = expect
+    with pytest.raises(RecipeError, match=text):
+        load(raw, "/x")
+
+
+def test_a_recipe_that_names_no_probes_asks_those_that_need_no_eyes() -> None:
+    raw = article()
+    assert "image" in load(raw, "/x")["probes"]
+    del raw["probes"]
+    assert "image" not in load(raw, "/x")["probes"]
+
+
 def test_true_is_no_number() -> None:
     raw = article()
     raw["throughput"]["warmup"] = True

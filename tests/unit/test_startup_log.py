@@ -212,7 +212,7 @@ def test_an_old_starts_good_lines_do_not_pass_a_new_bad_one() -> None:
         ({"model_memory_gib": {"max": 15}}, "15.76 GiB"),
         ({"kv_cache_memory_gib": {"min": 90.5}}, "81.8 GiB"),
         ({"max_concurrency": {"min": 30, "max": 40}}, "29.41"),
-        ({"kv_cache_tokens": {"min": 1000000}, "vllm_version": ">=0.19"}, "714,768 tokens"),
+        ({"kv_cache_tokens": {"min": 1000000}, "vllm_version": ">=0.19, <0.20"}, "714,768 tokens"),
         ({"absent": ["scaling factor 1\\.0"]}, "one"),
         ({"absent": ["^Using uncalibrated"]}, "one"),
     ],
@@ -250,6 +250,7 @@ def test_a_line_that_should_tell_and_is_not_there_fails() -> None:
     [
         ({"moe_backed": "marlin"}, "did you mean moe_backend?"),
         ({"kv_cache_tokens": {"min": 1}}, "kv_cache_tokens needs vllm_version"),
+        ({"kv_cache_tokens": {"min": 1}, "vllm_version": ">=0.19"}, "with an upper end"),
         ({"model_memory_gib": 15}, "model_memory_gib must be a mapping with min, max or both"),
         ({"model_memory_gib": {"minimum": 15}}, "with min, max or both"),
         ({"model_memory_gib": {"min": "much"}}, "model_memory_gib.min must be a number"),
