@@ -22,6 +22,7 @@ _FLAGS = [
     "gpu-memory-utilization",
     "kv-cache-dtype",
     "kv-cache-memory-bytes",
+    "language-model-only",
     "limit-mm-per-prompt",
     "linear-backend",
     "load-format",
@@ -196,6 +197,11 @@ RULES: tuple[Rule, ...] = (
         "the model does not take so long a context: lower max-model-len",
         "pydantic_core.ValidationError: 1 validation error for ModelConfig: Value error, User-specified max_model_len (999999) is greater"
         " than the derived max_model_len",
+    ),
+    _rule(
+        r"`limit_mm_per_prompt` is only supported for multimodal models",
+        "this checkpoint is for text only: take limit-mm-per-prompt out of the recipe's args, and image out of its probes",
+        "  Value error, `limit_mm_per_prompt` is only supported for multimodal models. [type=value_error, input_value=ArgsKwargs()]",
     ),
     _rule(
         r"Failed to infer device type|No CUDA GPUs are available|libcuda\.so\.1: cannot open|Error: .*Found no NVIDIA driver",

@@ -67,7 +67,7 @@ _LOGO = re.compile(
     r"[█▄▀ ]+  version (\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[0-9A-Za-z]+(?:[._-][0-9A-Za-z]+)*)?)$"
 )
 _BANNER = re.compile(r"vLLM server version (\d+\.\d+\.\d+[0-9A-Za-z.+_-]*), serving model ")
-_ENGINE = re.compile(r"Initializing a V1 LLM engine \(v(\d+\.\d+\.\d+[0-9A-Za-z.+_-]*)\)")
+_ENGINE = re.compile(r"Initializing a V1 LLM engine \(v(\d+\.\d+\.\d+[0-9A-Za-z.+_-]*)\) with config:")
 _SPECULATIVE = re.compile(r".*\bspeculative_config=SpeculativeConfig\(([^()]*)\)")
 # A member of an enumeration until 0.19, a class from 0.20 on.
 _LINEAR = re.compile(r"Using (?:NvFp4LinearBackend\.([A-Z0-9_]+)|([A-Za-z0-9]+LinearKernel)) for NVFP4 GEMM")

@@ -112,8 +112,8 @@ class Flags:
         """How many pictures a prompt may have."""
         if self.on("language-model-only"):
             return 0
-        limits = self.given.get("limit-mm-per-prompt", {})
-        return int(limits.get("image", 999))
+        limit = self.given.get("limit-mm-per-prompt", {}).get("image", 999)
+        return int(limit["count"] if isinstance(limit, dict) else limit)
 
     @property
     def gemma_tools(self) -> bool:
