@@ -11,6 +11,7 @@ import time
 import tracemalloc
 import urllib.parse
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from ansible_collections.dgx.spark.plugins.module_utils._startup_log import TRIG
 from ansible_collections.dgx.spark.plugins.module_utils._startup_verdict import failures, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sim.vllm_scripted.flags import parse
+from sim.vllm_scripted.server import ARTICLE as COMMAND
+from sim.vllm_scripted.startup import Checkpoint, natural
 from unit.startup_logs import startup_log
 
 ARTICLE = "0.19.1-gemma4-cu130.log"
@@ -152,6 +156,14 @@ def test_every_version_tells_the_same_facts(name: str, block: int) -> None:
     told = startup(read(name, block=block), 90.5)
     assert {key: told[key] for key in FACTS[name]} == FACTS[name]
     assert told["seconds"] == 90.5
+
+
+@pytest.mark.parametrize("version", ["0.19.0", "0.20.2", "0.23.1rc1.dev790+g85d9", "0.25.1", "0.27.1", "0.30.0", "0.32.0+cpu", "0.33.0"])
+def test_the_scripted_vllms_log_of_every_version_is_understood(version: str) -> None:
+    lines, _ended = natural(parse(COMMAND, version), version, Checkpoint())
+    told = startup(read("".join(f"{line.render(datetime.now())}\n" for line in lines).encode()), None)
+    assert {key for key, value in told.items() if value is None} == {"speculative", "seconds"}
+    assert (told["vllm_version"], told["linear_backend"], told["moe_backend"]) == (version, "FLASHINFER_CUTLASS", "MARLIN")
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
