@@ -57,10 +57,8 @@ def _check_tools(body: Mapping[str, Any], flags: Flags) -> None:
         raise ApiError(400, "When using `tool_choice`, `tools` must be set.")
 
 
-def _check_pictures(body: Mapping[str, Any], flags: Flags, model: str, vision: str) -> None:
+def _check_pictures(body: Mapping[str, Any], flags: Flags) -> None:
     urls = picture.urls(body)
-    if urls and vision == "none":
-        raise ApiError(400, f"{model} is not a multimodal model")
     if len(urls) > flags.pictures:
         text = f"At most {flags.pictures} image(s) may be provided in one prompt. Set `--limit-mm-per-prompt` to increase this limit."
         raise ApiError(400, text)
@@ -71,7 +69,7 @@ def _check_pictures(body: Mapping[str, Any], flags: Flags, model: str, vision: s
         raise ApiError(400, f"{error}") from error
 
 
-def check(body: Any, flags: Flags, *, chat: bool, vision: str = "sees") -> Request:
+def check(body: Any, flags: Flags, *, chat: bool) -> Request:
     """Understand a request's body. Raises ApiError with vLLM's words."""
     if not isinstance(body, dict):
         raise ApiError(
@@ -86,7 +84,7 @@ def check(body: Any, flags: Flags, *, chat: bool, vision: str = "sees") -> Reque
         raise ApiError(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
     if chat:
         _check_tools(body, flags)
-        _check_pictures(body, flags, model, vision)
+        _check_pictures(body, flags)
     prompt_tokens = len(prose.tokens(prompt_text(body))) + len(picture.urls(body)) * PICTURE_TOKENS + (TEMPLATE_TOKENS if chat else 1)
     most = flags.max_model_len
     asked = body.get("max_completion_tokens") or body.get("max_tokens") if chat else body.get("max_tokens", 16)

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from sim.vllm_scripted import scenario
+from sim.vllm_scripted import picture, scenario
 from sim.vllm_scripted.answers import Answer, Piece, answer
 from sim.vllm_scripted.api import ApiError, Request, chat_logprobs, check, chunks, completion_logprobs, delta, message, usage, without_nan
 from sim.vllm_scripted.engine import Aborted, ClientGone, Engine, Stream
@@ -185,9 +185,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.owner.engine.scenario = scenario.make(body)
                 return self._send(200, {})
             if path in ("/v1/chat/completions", "/v1/completions"):
-                return self._generate(
-                    check(body, self.owner.flags, chat=path == "/v1/chat/completions", vision=self.owner.engine.scenario.fault.vision)
-                )
+                return self._generate(check(body, self.owner.flags, chat=path == "/v1/chat/completions"))
             return self._send(404, {"detail": "Not Found"})
         except ApiError as error:
             return self._send(error.status, error.body())
@@ -214,6 +212,8 @@ class Handler(BaseHTTPRequestHandler):
         received = time.monotonic()
         if fault.http_status:
             raise ApiError(fault.http_status, DEAD, "InternalServerError")
+        if fault.vision == "none" and picture.urls(request.body):
+            raise ApiError(400, f"{request.model} is not a multimodal model")
         prefix = "chatcmpl" if request.chat else "cmpl"
         stream = Stream(f"{prefix}-{uuid.uuid4().hex[:16]}", received, request.prompt_tokens, request.streaming)
         try:
