@@ -92,7 +92,7 @@ _CONCURRENCY = re.compile(rf"(?:{_POOL} [\d,]+ tokens, )?Maximum concurrency for
 _READY = re.compile(r"(?:[^'\"]*\s)?Application startup complete\.$")
 # A server writes these only once it is ready, so one without an earlier ready line means that the log begins too late.
 _SERVED = re.compile(r'.*"(?:GET|POST) /\S* HTTP/1\.\d" \d{3}|Engine \d+: Avg prompt throughput: ')
-_ERROR = re.compile(r"(?:.*\b)?(?:[a-z_]+\.)*[A-Z][A-Za-z]*(?:Error|Exception|Interrupt)(?:: .+|$)")
+_ERROR = re.compile(r"(?:.*\W)?[A-Z]\w*(?:Error|Exception|Interrupt)(?:: .+|$)")
 _NOTABLE = re.compile(
     r"does not have native support for FP4|uncalibrated q_scale|Using KV cache scaling factor 1\.0|[Cc]alculate_kv_scales"
     r"|Checkpoint does not provide a q scaling factor"

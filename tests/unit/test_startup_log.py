@@ -639,6 +639,14 @@ def test_parsing_is_fast() -> None:
     assert rate > 20, f"{rate:.0f} MB/s"
 
 
+@pytest.mark.parametrize("unit", ["a.", "A", "AError ", 'GET "/', "Using A ", "(x pid=1) ", "INFO 11-23 1 [", "1,", "startup complete "])
+def test_no_long_line_makes_a_pattern_run_wild(unit: str) -> None:
+    """A linear pattern takes milliseconds of the processor for a line of 32 KiB, a quadratic one seconds."""
+    started = time.process_time()
+    read(f"rror Using KV cache size: {unit * 20000}\n".encode())
+    assert time.process_time() - started < 1
+
+
 def test_a_fatal_line_without_cause_is_its_own() -> None:
     fatal = recognise("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}", "")
     assert fatal is not None
