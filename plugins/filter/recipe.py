@@ -11,7 +11,7 @@ version_added: "0.1.0"
 description:
   - Takes the content of a recipe file, checks every key against the schema and fills in what was left out.
   - Fails with all problems at once, each naming the key and, where one is near, the key that was probably meant.
-positional: models_root
+positional: models_root, engine
 options:
   _input:
     description: The content of the recipe file.
@@ -21,6 +21,11 @@ options:
     description: The directory on a box under which models are stored.
     type: str
     required: true
+  engine:
+    description: The engine that the recipe must be for. One for the other engine is refused.
+    type: str
+    choices: [vllm, ollama]
+    default: vllm
 """
 
 EXAMPLES = r"""
@@ -31,7 +36,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The recipe with every default filled in, and C(model.path).
+  description: The recipe with every default filled in; one for vLLM with C(model.path).
   type: dict
 """
 
@@ -42,9 +47,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.dgx.spark.plugins.module_utils._recipe import RecipeError, load
 
 
-def recipe(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
+def recipe(raw: Mapping[str, Any], models_root: str, engine: str = "vllm") -> dict[str, Any]:
     try:
-        return load(raw, models_root)
+        return load(raw, models_root, engine)
     except RecipeError as error:
         raise AnsibleFilterError(f"The recipe {error}. See roles/recipe/vars for recipes that work.") from error
 

@@ -14,6 +14,8 @@ from typing import Any
 from ansible_collections.dgx.spark.plugins.module_utils import _probes
 from ansible_collections.dgx.spark.plugins.module_utils._startup_expect import ExpectError, check
 
+ENGINES = ("vllm", "ollama")
+
 
 class RecipeError(ValueError):
     """The recipe is not usable; the message lists every problem."""
@@ -49,15 +51,21 @@ def _mapping(required: bool = False, **keys: Field) -> Field:
 _TEXTS = Field(list, default=[], items=Field(str))
 _RUN = {"tokens": Field(int, required=True)}
 
-SCHEMA: Mapping[str, Field] = {
+_COMMON: Mapping[str, Field] = {
     "name": _text(required=True),
+    "engine": _text(default="vllm", choices=ENGINES),
     "summary": _text(required=True),
     "served_model_name": _text(required=True),
+}
+
+SCHEMA: Mapping[str, Field] = {
+    **_COMMON,
     "model": _mapping(
         required=True,
         repo=_text(required=True),
         revision=_text(default="main"),
         size_gb=_number(required=True),
+        quantization=_text(default=""),
         files=_TEXTS,
         mount=_text(default="/models/model"),
     ),
@@ -113,9 +121,19 @@ SCHEMA: Mapping[str, Field] = {
     "decode_bytes": _mapping(weights_gb=_number(), kv_gb=_number(default=0)),
 }
 
+# Ollama is compared with and not deployed: it brings, keeps and starts its models itself.
+OLLAMA_SCHEMA: Mapping[str, Field] = {
+    **_COMMON,
+    "model": _mapping(required=True, size_gb=_number(required=True), quantization=_text(required=True)),
+}
+
 _NAMES = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a mapping", NUMBER: "a number"}
 # The role passes these itself; a second one in args would contradict it.
 _RESERVED_ARGS = ("model", "served-model-name", "host", "port", "api-key")
+_OTHER_ENGINE = {
+    "ollama": "its engine is ollama, which playbooks/compare.yml compares with and nothing deploys: choose one for vLLM",
+    "vllm": "its engine is vllm, and recipe_ollama_name means Ollama's side of a comparison: choose one with 'engine: ollama'",
+}
 _ARG_NAME = re.compile(r"^[a-z0-9]+(-[a-z0-9]+|\.[a-z0-9_]+)*$")
 
 
@@ -185,20 +203,24 @@ def _check_expect(startup: Any) -> list[str]:
     return []
 
 
-def load(raw: Mapping[str, Any], models_root: str) -> dict[str, Any]:
-    """A recipe, checked, with every default filled in and C(model.path) added: where its weights lie on a box.
+def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm") -> dict[str, Any]:
+    """A recipe for C(engine), checked, with every default filled in. One for vLLM gets C(model.path): where its weights lie on a box.
 
     Each revision has its own directory, so a container that is kept to go back to still finds its weights.
 
     Raises RecipeError with all problems at once.
     """
+    name = raw.get("name") or "recipe"
+    given = raw.get("engine") or "vllm"
+    if given in ENGINES and given != engine:
+        raise RecipeError(f"{name}: {_OTHER_ENGINE[given]}")
     checker = _Check()
-    recipe = checker.mapping("", raw, SCHEMA)
+    recipe = checker.mapping("", raw, OLLAMA_SCHEMA if given == "ollama" else SCHEMA)
     problems = checker.problems + _check_args(raw.get("args")) + _check_expect(raw.get("startup"))
     if problems:
-        name = raw.get("name") or "recipe"
         raise RecipeError(f"{name}: " + "; ".join(problems))
-    recipe["model"]["path"] = "/".join([models_root.rstrip("/"), recipe["name"], recipe["model"]["revision"]])
+    if engine == "vllm":
+        recipe["model"]["path"] = "/".join([models_root.rstrip("/"), recipe["name"], recipe["model"]["revision"]])
     return recipe
 
 

@@ -15,7 +15,14 @@ ARTICLE = ROOT / "roles/recipe/vars/gemma4-26b-a4b-nvfp4.yml"
 def test_an_unknown_recipe(served: Served) -> None:
     run = served.box.play(recipe_name="gemma4-26b")
     assert run.rc != 0
-    run.says("There is no recipe called gemma4-26b.", "gemma4-26b-a4b-nvfp4, gemma4-31b-nvfp4, gemma4-tiny-cpu")
+    run.says("There is no recipe called gemma4-26b.", "gemma4-26b-a4b-nvfp4, gemma4-26b-ollama, gemma4-31b-nvfp4")
+    served.still_serves()
+
+
+def test_a_recipe_for_ollama_is_not_deployed(served: Served) -> None:
+    run = served.box.play(recipe_name="gemma4-26b-ollama")
+    assert run.rc != 0
+    run.says("The recipe gemma4-26b-ollama: its engine is ollama", "choose one for vLLM")
     served.still_serves()
 
 

@@ -18,11 +18,46 @@ def article() -> dict[str, Any]:
     return copy.deepcopy(ARTICLE)
 
 
+def ollama() -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load((RECIPES[0].parent / "gemma4-26b-ollama.yml").read_text())
+    return raw
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
-    recipe = load(yaml.safe_load(path.read_text()), "/srv/models")
+    raw = yaml.safe_load(path.read_text())
+    recipe = load(raw, "/srv/models", raw.get("engine", "vllm"))
     assert recipe["name"] == path.stem
-    assert recipe["model"]["path"] == f"/srv/models/{path.stem}/main"
+    # Ollama keeps its models itself.
+    assert recipe["model"].get("path") == (f"/srv/models/{path.stem}/main" if recipe["engine"] == "vllm" else None)
+
+
+def test_ollamas_side_of_the_comparison_is_the_articles() -> None:
+    recipe = load(ollama(), "/srv/models", "ollama")
+    assert (recipe["served_model_name"], recipe["model"]) == ("gemma4:26b", {"size_gb": 17, "quantization": "Q4_K_M"})
+
+
+def test_a_recipe_for_ollama_is_not_deployed() -> None:
+    with pytest.raises(RecipeError, match=r"^gemma4-26b-ollama: its engine is ollama, which .* and nothing deploys: choose one for vLLM"):
+        load(ollama(), "/srv/models")
+
+
+def test_a_recipe_for_vllm_is_no_other_side_of_a_comparison() -> None:
+    with pytest.raises(RecipeError, match=r"^gemma4-26b-a4b-nvfp4: its engine is vllm, .* choose one with 'engine: ollama'"):
+        load(article(), "/srv/models", "ollama")
+
+
+def test_a_recipe_for_ollama_has_nothing_of_vllm() -> None:
+    raw = ollama() | {"args": {"max-model-len": 1}}
+    del raw["model"]["quantization"]
+    with pytest.raises(RecipeError, match=r"args is not a key of a recipe; model\.quantization is missing"):
+        load(raw, "/srv/models", "ollama")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "ollama"])
+def test_an_unknown_engine_names_those_that_are_known(engine: str) -> None:
+    with pytest.raises(RecipeError, match=r"engine must be one of vllm, ollama, it is 'olama' \(did you mean ollama\?\)"):
+        load(article() | {"engine": "olama"}, "/srv/models", engine)
 
 
 def test_the_default_recipe_is_the_article() -> None:
