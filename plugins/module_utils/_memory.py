@@ -60,6 +60,7 @@ def required_gib(args: Mapping[str, Any], gpus: str, vllm_version: str | None, t
 def wait_available(
     required: float,
     timeout: float,
+    remedy: str = "stop what holds it, lower gpu-memory-utilization, or set memory_required_gib",
     read: Callable[[], Memory] = read_memory,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -70,8 +71,7 @@ def wait_available(
         if clock() >= deadline:
             raise MemoryShort(
                 f"only {memory.available:.1f} GiB of memory are available after {timeout:g} s, {required:.1f} are needed"
-                f" ({memory.total:.1f} in all; {_holders()}): stop what holds it, lower gpu-memory-utilization,"
-                " or set memory_required_gib"
+                f" ({memory.total:.1f} in all; {_holders()}): {remedy}"
             )
         sleep(1)
 

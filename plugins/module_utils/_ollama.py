@@ -1,10 +1,13 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: it may change at any time.
-"""Ollama's API as far as giving memory back needs it.
+"""Ollama's API as far as giving memory back, and taking it again for a measurement, needs it.
 
 Unloading is asynchronous: C(/api/generate) with C(keep_alive) 0 answers at once, the model goes when no request uses it any more, and on a
 GB10 "gone from /api/ps" does not prove that its memory is back (Ollama itself waits for that on discrete GPUs only).
+
+Loading decides once where the weights lie: what does not fit into the memory that is free at that moment goes to the CPU, and only
+/api/ps shows it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 REQUEST_S = 10.0
 # The rest of what a model took may stay with the process (buffers, the runner's own heap). Only the GPU's part counts: it is the box's
@@ -26,6 +29,8 @@ BACK_SHARE = 0.9
 SETTLED_S = 15.0
 NOISE = 64 * 1024**2  # bytes by which a box's memory moves by itself
 ASK_AGAIN_S = 5.0
+# A model takes more than its file: buffers, and the KV cache of a short context.
+ROOM = 1.25
 
 
 class OllamaError(Exception):
@@ -53,6 +58,18 @@ class Model:
             return None
         cpu = round(100 * (self.size - self.size_vram) / self.size)
         return {"name": self.name, "cpu_percent": cpu, "gpu_percent": 100 - cpu}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model on Ollama's disk; size in bytes, quantization in Ollama's words (Q4_K_M), None when it does not say."""
+
+    name: str
+    size: int
+    quantization: str | None = None
+
+
+Named = TypeVar("Named", Model, Stored)
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,27 @@ class Ollama:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OllamaError(f"{self.url} does not speak Ollama's API (/api/ps: {error!r}): correct the URL") from error
 
+    def stored(self) -> list[Stored] | None:
+        """What is on its disk; None when nobody listens. Raises OllamaError."""
+        try:
+            answer = self._call("GET", "/api/tags")
+        except ConnectionRefusedError:
+            return None
+        try:
+            return [
+                Stored(str(m["name"]), int(m.get("size") or 0), (m.get("details") or {}).get("quantization_level") or None)
+                for m in answer["models"] or []
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OllamaError(f"{self.url} does not speak Ollama's API (/api/tags: {error!r}): correct the URL") from error
+
+    def load(self, name: str, timeout: float) -> None:
+        """Load a model, and return when it is loaded, after at most C(timeout) seconds. Raises OllamaError."""
+        try:
+            self._call("POST", "/api/generate", {"model": name}, timeout)
+        except ConnectionRefusedError as error:
+            raise OllamaError(f"Ollama at {self.url} does not listen any more: look at 'journalctl -u ollama'") from error
+
     def unload(self, name: str) -> None:
         """Ask a model to go. Raises OllamaError; a connection that is refused means that all are gone."""
         try:
@@ -112,9 +150,9 @@ class Ollama:
         except ConnectionRefusedError:
             return
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float | None = None) -> dict[str, Any]:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._parts.hostname or "", self._parts.port, timeout=self._timeout)
+        connection = kind(self._parts.hostname or "", self._parts.port, timeout=timeout or self._timeout)
         try:
             connection.request(method, self._parts.path.rstrip("/") + path, json.dumps(body) if body else None)
             response = connection.getresponse()
@@ -152,13 +190,52 @@ def _moment(text: Any) -> float | None:
         return None
 
 
-def chosen(loaded: Sequence[Model], names: Sequence[str] | None) -> list[Model]:
-    """The loaded models that are meant: all, or those named. A name without a tag means its tag latest, and case does not matter."""
+def chosen(models: Sequence[Named], names: Sequence[str] | None) -> list[Named]:
+    """The models that are meant: all, or those named. A name without a tag means its tag latest, and case does not matter."""
     if names is None:
-        return list(loaded)
+        return list(models)
+    wanted = {_full(name) for name in names}
+    return [model for model in models if model.name.lower() in wanted]
+
+
+def _full(name: str) -> str:
     # The tag is behind the last slash: a registry before it may have a port.
-    wanted = {(name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest").lower() for name in names}
-    return [model for model in loaded if model.name.lower() in wanted]
+    return (name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest").lower()
+
+
+def on_disk(ollama: Ollama, names: Sequence[str]) -> list[Stored]:
+    """What Ollama has on its disk under these names, in their order. Raises OllamaError for one that it has not, or when nobody listens."""
+    stored = ollama.stored()
+    if stored is None:
+        raise OllamaError(f"no Ollama listens at {ollama.url}: 'systemctl start ollama', or correct the URL")
+    found = {model.name.lower(): model for model in stored}
+    for name in names:
+        if _full(name) not in found:
+            raise OllamaError(f"Ollama has no model {name}: bring it with 'ollama pull {name}' on the box")
+    return [found[_full(name)] for name in names]
+
+
+def load(
+    ollama: Ollama,
+    models: Sequence[Stored],
+    timeout: float,
+    wait: Callable[[float, float, str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Load these models one after the other within C(timeout) seconds, each when the memory for all of it is available.
+
+    C(wait) waits for so many GiB, for so many seconds at most, and raises with the given remedy. Raises OllamaError for a model that is not
+    loaded afterwards.
+    """
+    deadline = clock() + timeout
+    for model in models:
+        remedy = f"stop what holds it, or Ollama splits {model.name} between CPU and GPU"
+        wait(ROOM * model.size / 2**30, max(0.0, deadline - clock()), remedy)
+        ollama.load(model.name, max(REQUEST_S, deadline - clock()))
+        if not chosen(ollama.loaded() or [], [model.name]):
+            raise OllamaError(
+                f"Ollama loaded {model.name} and let go of it at once: set OLLAMA_KEEP_ALIVE to more than 0, and see 'journalctl -u ollama'"
+            )
 
 
 def unload(

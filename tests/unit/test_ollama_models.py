@@ -15,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from ansible_collections.dgx.spark.plugins.module_utils import _ollama
+from ansible_collections.dgx.spark.plugins.module_utils._memory import Memory as BoxMemory
+from ansible_collections.dgx.spark.plugins.module_utils._memory import wait_available
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import Freed, Model, Ollama, OllamaError, chosen
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import unload as wait_for_unload
 from ansible_collections.dgx.spark.plugins.modules import ollama_models
@@ -23,6 +26,7 @@ from unit.run_module import run_module
 
 GPU = {"name": "gemma4:26b", "size": 17e9, "size_vram": 17e9}
 SPLIT = {"name": "gemma4:26b", "size": 17e9, "size_vram": 5.8e9}
+Room = Callable[[float], None]
 OTHER = {"name": "nomic:latest", "size": 1e9, "size_vram": 1e9}
 
 
@@ -178,6 +182,80 @@ def test_a_model_of_the_cpu_alone_frees_no_memory_of_the_gpu(sim: SimOllama, cap
     assert result["split"] == [{"name": "gemma4:26b", "cpu_percent": 100, "gpu_percent": 0}]
 
 
+def ask_to_load(sim: SimOllama, capsys: pytest.CaptureFixture[str], check: bool = False, **options: Any) -> dict[str, Any]:
+    arguments = {"state": "loaded", "names": ["gemma4:26b"], "timeout": 5, **options}
+    return run_module(ollama_models.main, capsys, check=check, url=sim.url, **arguments)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    """The box has so many GiB available; as much as a GB10 unless a test says less."""
+    there = [117.0]
+
+    def wait(required: float, timeout: float, remedy: str) -> None:
+        wait_available(required, timeout, remedy, read=lambda: BoxMemory(121.7, there[0]))
+
+    monkeypatch.setattr(ollama_models, "wait_available", wait)
+    yield lambda gib: there.__setitem__(0, gib)
+
+
+def test_ladder_of_loading(sim: SimOllama, room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    check = ask_to_load(sim, capsys, check=True)
+    assert (check["changed"], check["loaded"], loaded(sim)) == (True, ["gemma4:26b"], [])
+    done = ask_to_load(sim, capsys)
+    assert (done["changed"], done["loaded"], done["split"], loaded(sim)) == (True, ["gemma4:26b"], [], ["gemma4:26b"])
+    assert done["models"] == [{"name": "gemma4:26b", "size": 17_000_000_000, "quantization": "Q4_K_M"}]
+    again = ask_to_load(sim, capsys)
+    assert (again["changed"], again["loaded"]) == (False, [])
+    assert again["models"] == done["models"]
+    assert [request["path"] for request in sim.requests] == ["/api/generate"]
+
+
+def test_a_model_that_is_loaded_split_is_reported(sim: SimOllama, room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    sim.settings.gpu_share = 0.34
+    split = [{"name": "gemma4:26b", "cpu_percent": 66, "gpu_percent": 34}]
+    assert ask_to_load(sim, capsys)["split"] == split
+    assert ask_to_load(sim, capsys)["split"] == split
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_model_that_ollama_lacks_is_an_error_with_the_remedy(sim: SimOllama, capsys: pytest.CaptureFixture[str], check: bool) -> None:
+    failed = ask_to_load(sim, capsys, check=check, names=["gemma4:27b"])
+    assert failed["failed"]
+    assert failed["msg"] == "Ollama has no model gemma4:27b: bring it with 'ollama pull gemma4:27b' on the box"
+    assert sim.requests == []
+
+
+def test_nothing_is_loaded_without_an_ollama(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = run_module(ollama_models.main, capsys, url="http://127.0.0.1:1", state="loaded", names=["gemma4:26b"])
+    assert "no Ollama listens at http://127.0.0.1:1: 'systemctl start ollama'" in failed["msg"]
+
+
+def test_nothing_is_loaded_before_the_memory_for_all_of_it_is_there(sim: SimOllama, room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    room(17.0)  # GiB: more than the file, less than a model takes
+    failed = ask_to_load(sim, capsys, timeout=0)
+    assert "only 17.0 GiB of memory are available after 0 s, 19.8 are needed" in failed["msg"]
+    assert "stop what holds it, or Ollama splits gemma4:26b between CPU and GPU" in failed["msg"]
+    assert sim.requests == []
+
+
+def test_a_load_that_does_not_end_is_bounded(
+    sim: SimOllama, room: Room, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ollama, "REQUEST_S", 0.2)
+    sim.settings.load_delay = 60
+    failed = ask_to_load(sim, capsys, timeout=1)
+    assert "does not answer /api/generate (timed out)" in failed["msg"]
+
+
+def test_an_ollama_that_keeps_nothing_is_an_error_with_the_remedy(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    model = {"name": "gemma4:26b", "size": 1}
+    answers = {"/api/tags": (200, {"models": [model]}), "/api/ps": (200, {"models": []}), "/api/generate": (200, {"done": True})}
+    with Scripted(answers) as server:
+        failed = run_module(ollama_models.main, capsys, url=server.url, state="loaded", names=["gemma4:26b"])
+    assert "let go of it at once: set OLLAMA_KEEP_ALIVE to more than 0" in failed["msg"]
+
+
 class Scripted:
     """A server of a few lines: {path: (status, document, or text)}; `seen` are the paths and bodies that were asked."""
 
@@ -228,6 +306,8 @@ def test_a_model_that_only_embeds_is_unloaded_by_embed() -> None:
 def test_what_is_no_ollama_is_said_to_be_none(document: Any) -> None:
     with Scripted({"/api/ps": (200, document)}) as server, pytest.raises(OllamaError, match="does not speak Ollama's API"):
         Ollama(server.url).loaded()
+    with Scripted({"/api/tags": (200, document)}) as server, pytest.raises(OllamaError, match="does not speak Ollama's API"):
+        Ollama(server.url).stored()
 
 
 def test_an_ollama_that_hangs_is_an_error_with_the_remedy() -> None:
