@@ -12,8 +12,8 @@ short_description: Get the memory of Ollama's models back, or load one
 version_added: "0.1.0"
 description:
   - With O(state=unloaded), asks every loaded model to go, then waits until none of them is loaded and the box's available memory has grown
-    by what they took on the GPU. When all are gone and no more memory has come back for 15 s, it is content with a warning, because Ollama's
-    sizes are estimates.
+    by what they took on the GPU. When all are gone and no more memory has come back for 15 s, it is content with a warning, because
+    Ollama's sizes are estimates.
   - A model that answers requests goes when they are done, so the wait covers them. One that a client loads again is asked again.
     A box on which no Ollama listens is in the wanted state.
   - With O(state=loaded), waits until the memory for all of a model is available, then loads it. With less, Ollama splits a model between

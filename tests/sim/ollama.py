@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import itertools
 import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,8 +30,17 @@ from typing import Any
 VERSION = "0.12.10"
 PORT = 11434
 KEEP_ALIVE_S = 300.0
-TEXT = "Memory is read once for every token that a model writes, so the size of what is active decides the speed."
-WORDS = [word + " " for word in TEXT.split()]
+# Parts of sentences. Each is counted through at its own pace, so that they repeat after 420 sentences: a long answer is no loop.
+WHO = ("The old keeper", "A young sailor", "The village", "Her brother", "The captain")
+DID = ("looked at", "waited for", "wrote about", "remembered", "walked towards", "could not forget", "sang of")
+WHAT = ("the light on the rocks", "the first ship of the year", "a storm from the north", "the long stairs", "the sea", "every night there")
+
+
+def prose() -> Iterator[str]:
+    """The words of an English text without end, each with the space behind it."""
+    for number in itertools.count():
+        sentence = f"{WHO[number % 5]} {DID[number % 7]} {WHAT[number // 2 % 6]}."
+        yield from (f"{word} " for word in sentence.split())
 
 
 @dataclass
@@ -44,7 +55,10 @@ class Settings:
     tok_s: float = 40.0  # tokens per second
     ttft: float = 0.1  # seconds to the first token
     gpu_share: float = 1.0  # share of a newly loaded model that lies in GPU memory
-    error: str = ""  # every request that loads or unloads is answered 500 with this text
+    error: str = ""  # every request for a model is answered 500 with this text
+    num_parallel: int = 1  # requests that are answered at once; the others wait in line
+    tools: bool = False  # the model calls tools; else a request with tools is refused
+    dies_after: int = -1  # after so many requests of /v1/chat/completions, the runner dies in the middle of the answer
 
 
 @dataclass
@@ -193,6 +207,21 @@ class OllamaServer(ThreadingHTTPServer):
         self.settings = settings
         self.models = models
         self.requests: list[dict[str, Any]] = []
+        self._answering = 0
+        self._line = threading.Condition()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait in line until the request may be answered."""
+        with self._line:
+            self._line.wait_for(lambda: self._answering < self.settings.num_parallel)
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._line:
+                self._answering -= 1
+                self._line.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nothing to report."""
@@ -275,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/_sim/state":
             self._change(body)
             return
-        self.server.requests.append({"path": path, "body": body})
+        self.server.requests.append({"path": path, "body": body, "authorization": self.headers.get("Authorization")})
         if path in ("/api/generate", "/api/chat", "/v1/chat/completions"):
             self._generate(path, body)
         else:
@@ -312,10 +341,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         server.models.use(name, keep_alive)
         try:
-            if openai:
-                self._openai(name, body)
-            else:
-                self._native(path, name, body)
+            with server.turn():
+                if openai:
+                    self._openai(name, body)
+                else:
+                    self._native(path, name, body)
         finally:
             server.models.done(name)
 
@@ -331,7 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"model": name, "created_at": _stamp(), **empty, "done": True, "done_reason": reason})
 
     def _tokens(self, count: int) -> list[str]:
-        return [WORDS[i % len(WORDS)] for i in range(count)]
+        return list(itertools.islice(prose(), count))
 
     def _pace(self, started: float, index: int) -> None:
         due = started + self.server.settings.ttft + index / self.server.settings.tok_s
@@ -370,28 +400,55 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(last)
 
     def _openai(self, name: str, body: dict[str, Any]) -> None:
+        if body.get("tools"):
+            self._call_tool(name, body["tools"][0]["function"])
+            return
         started = time.monotonic()
         words = self._tokens(int(body.get("max_tokens") or body.get("max_completion_tokens") or 40))
-        usage = {"prompt_tokens": 20, "completion_tokens": len(words), "total_tokens": 20 + len(words)}
-        common = {"id": "chatcmpl-1", "created": int(time.time()), "model": name, "system_fingerprint": "fp_ollama"}
         if not body.get("stream"):
             self._pace(started, len(words) - 1)
-            message = {"role": "assistant", "content": "".join(words)}
-            choice = {"index": 0, "message": message, "finish_reason": "length"}
-            self._json({**common, "object": "chat.completion", "choices": [choice], "usage": usage})
+            self._whole(name, {"content": "".join(words)}, "length", len(words))
             return
+        asked = sum(1 for request in self.server.requests if request["path"] == "/v1/chat/completions")
+        dies = 0 <= self.server.settings.dies_after < asked
         self._begin_stream("text/event-stream")
-        chunk = {**common, "object": "chat.completion.chunk"}
-        for index, word in enumerate(words):
+        chunk = {**self._common(name), "object": "chat.completion.chunk"}
+        for index, word in enumerate(words[: len(words) // 2] if dies else words):
             self._pace(started, index)
             choice = {"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}
             self._chunk(f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n")
+        if dies:
+            error = {"message": "llama runner process has terminated: exit status 2", "type": "api_error"}
+            self._chunk(f"data: {json.dumps({'error': error})}\n\n")
+            self._end_stream()
+            return
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "length"}
         self._chunk(f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n")
         if (body.get("stream_options") or {}).get("include_usage"):
-            self._chunk(f"data: {json.dumps({**chunk, 'choices': [], 'usage': usage})}\n\n")
+            self._chunk(f"data: {json.dumps({**chunk, 'choices': [], 'usage': self._usage(len(words))})}\n\n")
         self._chunk("data: [DONE]\n\n")
         self._end_stream()
+
+    def _call_tool(self, name: str, function: dict[str, Any]) -> None:
+        """Call it for Paris, whatever was asked."""
+        if not self.server.settings.tools:
+            message = f"registry.ollama.ai/library/{name} does not support tools"
+            self._json({"error": {"message": message, "type": "api_error"}}, 400)
+            return
+        arguments = json.dumps(dict.fromkeys(function["parameters"]["properties"], "Paris"))
+        call = {"id": "call_1", "index": 0, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+        self._whole(name, {"content": "", "tool_calls": [call]}, "tool_calls", 20)
+
+    def _common(self, name: str) -> dict[str, Any]:
+        return {"id": "chatcmpl-1", "created": int(time.time()), "model": name, "system_fingerprint": "fp_ollama"}
+
+    def _usage(self, tokens: int) -> dict[str, int]:
+        return {"prompt_tokens": 20, "completion_tokens": tokens, "total_tokens": 20 + tokens}
+
+    def _whole(self, name: str, message: dict[str, Any], reason: str, tokens: int) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason}
+        document = {**self._common(name), "object": "chat.completion", "choices": [choice], "usage": self._usage(tokens)}
+        self._json(document)
 
     # ------------------------------------------------------------------ control
     def _state(self) -> None:

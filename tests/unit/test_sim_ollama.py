@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.dgx.spark.plugins.module_utils._garbage import judge
 from sim.ollama import Ollama
 
 MODEL = "gemma4:26b"
@@ -171,3 +173,60 @@ def test_the_speed_is_what_was_set() -> None:
         answer = call(ollama, "/api/generate", {"model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 51}})
         assert answer["eval_count"] == 51
         assert 20 < answer["eval_count"] / (answer["eval_duration"] / 1e9) < 110
+
+
+def chat(ollama: Ollama, tokens: int) -> str:
+    """The text of a streamed chat completion."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": tokens, "stream": True}
+    chunks = [json.loads(event.removeprefix("data: ")) for event in lines(ollama, "/v1/chat/completions", body) if "[DONE]" not in event]
+    if "error" in chunks[-1]:
+        raise OSError(chunks[-1]["error"]["message"])
+    return "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+
+
+def test_a_long_answer_is_no_garbage() -> None:
+    with Ollama(load_delay=0, ttft=0, tok_s=1e5) as ollama:
+        text = chat(ollama, 1600)
+    assert len(text.split()) == 1600
+    assert judge(text, 1600, prose=True) == []
+
+
+@pytest.mark.parametrize(("parallel", "in_line"), [(1, True), (2, False)])
+def test_requests_beyond_those_at_once_wait_in_line(parallel: int, in_line: bool) -> None:
+    with Ollama(load_delay=0, ttft=0, tok_s=50.0, num_parallel=parallel) as ollama:
+        came: list[int] = []  # whose token came, one after the other
+
+        def ask(number: int) -> None:
+            body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 20, "stream": True}
+            request = urllib.request.Request(ollama.url + "/v1/chat/completions", data=json.dumps(body).encode())
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                came.extend(number for line in answer if b'"content"' in line)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    switches = sum(1 for one, next_one in itertools.pairwise(came) if one != next_one)
+    assert (switches == 1) == in_line
+
+
+def test_a_runner_that_dies_says_so_in_the_middle_of_the_answer() -> None:
+    with Ollama(load_delay=0, ttft=0, tok_s=1e5, dies_after=1) as ollama:
+        chat(ollama, 20)
+        with pytest.raises(OSError, match="llama runner process has terminated"):
+            chat(ollama, 20)
+
+
+def test_tools_are_called_or_refused() -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "tools": tools}
+    with Ollama(load_delay=0, tools=True) as ollama:
+        (choice,) = call(ollama, "/v1/chat/completions", body)["choices"]
+        called = choice["message"]["tool_calls"][0]["function"]
+        assert (called["name"], json.loads(called["arguments"])) == ("get_weather", {"city": "Paris"})
+    with Ollama(load_delay=0) as ollama, pytest.raises(urllib.error.HTTPError) as refused:
+        call(ollama, "/v1/chat/completions", body)
+    assert refused.value.code == 400
+    assert "does not support tools" in json.load(refused.value)["error"]["message"]
