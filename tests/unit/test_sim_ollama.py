@@ -200,7 +200,9 @@ def test_requests_beyond_those_at_once_wait_in_line(parallel: int, in_line: bool
             body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 20, "stream": True}
             request = urllib.request.Request(ollama.url + "/v1/chat/completions", data=json.dumps(body).encode())
             with urllib.request.urlopen(request, timeout=10) as answer:
-                came.extend(number for line in answer if b'"content"' in line)
+                for line in answer:
+                    if b'"content"' in line:
+                        came.append(number)
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
         for thread in threads:
