@@ -14,6 +14,7 @@ class ActionModule(LongTask):
     """See the module of the same name."""
 
     def bound(self, args: Mapping[str, Any]) -> float:
-        # The old container may take its whole time to stop, in a swap that fails the new one, too; then memory has to come back.
-        stop = float((args.get("spec") or {}).get("stop_timeout") or 120)
-        return 2 * stop + float(args.get("memory_timeout") or 180) + 300
+        # The module is bounded by the time that the containers themselves have to stop, which is not known here where there is no spec. In a
+        # swap that fails two of them stop, and memory has to come back each time. Killing it in between would be worse than waiting.
+        stop = max(900.0, float((args.get("spec") or {}).get("stop_timeout") or 0))
+        return 2 * (stop + float(args.get("memory_timeout") or 180)) + 300

@@ -69,7 +69,7 @@ class Box:
 def check_room(plan: Plan, names: Names, seen: Seen, box: Box) -> None:
     """Before anything stops: can what is to be started get its memory and its port at all? Raises MemoryShort, PortTaken, EngineError."""
     for step in plan.steps:
-        if not isinstance(step, WaitForMemory):
+        if not isinstance(step, WaitForMemory) or not step.needed:
             continue
         memory = box.memory()
         needed = box.memory_rules.needed(step.spec, memory)
@@ -120,14 +120,19 @@ def _carry_out(step: Step, box: Box, creation: Creation | None) -> None:
             if park:
                 # Only now: were it done first and this run killed, what serves would not come back after a reboot.
                 engine.set_restart_policy(name, "no")
-        case WaitForMemory(spec):
-            if box.memory_rules.drop_caches:
+        case WaitForMemory(spec, needed):
+            if needed and box.memory_rules.drop_caches:
                 warning = drop_caches()
                 if warning:
                     box.warnings.append(warning)
-            needed = box.memory_rules.needed(spec, box.memory())
-            box.tell(f"waiting until {needed:.1f} GiB of memory are available, {box.memory().available:.1f} are")
-            box.wait(needed, box.memory_rules.timeout)
+            wanted = box.memory_rules.needed(spec, box.memory())
+            box.tell(f"waiting until {wanted:.1f} GiB of memory are available, {box.memory().available:.1f} are")
+            try:
+                box.wait(wanted, box.memory_rules.timeout)
+            except MemoryShort as exc:
+                if needed:
+                    raise
+                box.warnings.append(f"It is stopped, but its memory is not back: {exc}")
         case Start(name, restart_policy):
             engine.start(name, restart_policy)
         case Rename(name, new_name):

@@ -105,9 +105,13 @@ class Stop(Step):
 
 @dataclass(frozen=True)
 class WaitForMemory(Step):
-    """Until what a container of this resolved spec reserves is available; None is one that is not ours, its needs are not known."""
+    """Until what a container of this resolved spec reserves is available; None is one that is not ours, its needs are not known.
+
+    C(needed) by a start that follows. Where none does, memory that does not come back is a warning.
+    """
 
     spec: Mapping[str, Any] | None
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -296,7 +300,8 @@ def _stopped(draft: _Draft) -> Plan:
     if current is None or not current.running:
         return draft.plan(draft.finished or "none", spec)
     draft.reasons.append(f"{draft.names.current} is {current.status}")
-    draft.steps.append(Stop(draft.names.current, current.stop_timeout))
+    # Whoever stops it wants its memory, which a GB10 gives back late.
+    draft.steps += [Stop(draft.names.current, current.stop_timeout), WaitForMemory(spec, needed=False)]
     return draft.plan("stop", spec, status="exited")
 
 

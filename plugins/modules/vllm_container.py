@@ -53,7 +53,8 @@ options:
     description:
       - V(started) makes it run as O(spec) says.
       - V(present) makes it exist as O(spec) says. A new one is not started; one that runs is swapped for one that runs.
-      - V(stopped) stops it and keeps it.
+      - V(stopped) stops it, keeps it, and waits until the memory that it reserves is available. Memory that does not come back in time is
+        a warning.
       - V(rolled_back) stops it, keeps it as C(NAME-rolled-back) (in the place of an older one), and starts C(NAME-previous) in its place.
         With nothing to go back to it fails, unless the way back was gone already.
       - V(absent) removes it and the others that belong to it.

@@ -90,9 +90,9 @@ def test_who_decodes_faster_wins(rate: float, winner: str | None, sentence: str)
     assert (comparison["winner"], lines(comparison)[-1]) == (winner, sentence)
 
 
-@pytest.mark.parametrize("when", ["loaded", "after"])
-def test_a_split_stands_above_the_table_and_nobody_wins(when: str) -> None:
-    comparison = compared(vllm(), ollama(16.0, **{when: [SPLIT]}))
+@pytest.mark.parametrize("side", [ollama(16.0, loaded=[SPLIT]), ollama(16.0, after=[SPLIT])], ids=["loaded", "after"])
+def test_a_split_stands_above_the_table_and_nobody_wins(side: dict[str, Any]) -> None:
+    comparison = compared(vllm(), side)
     told = lines(comparison)
     assert told[0] == "66% CPU / 34% GPU: Ollama split the weights of gemma4:26b, its figure is not its speed."
     assert "'systemctl restart ollama'" in told[1]

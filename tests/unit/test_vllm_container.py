@@ -112,6 +112,22 @@ def test_present_keeps_what_runs_running(serving: SimulatedBox) -> None:
     assert serving.engine.states() == {NAME: "created", PREVIOUS: "exited"}
 
 
+def test_whoever_stops_it_gets_its_memory_back(serving: SimulatedBox) -> None:
+    serving.waited.clear()
+    stopped = serving.run("stopped")
+    assert (stopped["container"]["state"], serving.waited) == ("exited", [0.85 * 120.0])
+    assert "warnings" not in stopped
+    serving.run("stopped")
+    assert len(serving.waited) == 1, "what is stopped already is not waited for"
+
+
+def test_memory_that_does_not_come_back_after_a_stop_is_a_warning(serving: SimulatedBox) -> None:
+    serving.memory = Memory(total=120.0, available=60.0)
+    stopped = serving.run("stopped", memory_timeout=90)
+    assert (stopped["changed"], stopped["container"]["state"]) == (True, "exited")
+    assert "its memory is not back: only 60.0 GiB of memory are available after 90 s" in str(stopped["warnings"])
+
+
 # What is a reason for a swap
 
 
