@@ -128,6 +128,11 @@ def test_memory_that_does_not_come_back_after_a_stop_is_a_warning(serving: Simul
     assert "its memory is not back: only 60.0 GiB of memory are available after 90 s" in str(stopped["warnings"])
 
 
+def test_a_stop_needs_no_room(serving: SimulatedBox) -> None:
+    stopped = serving.run("stopped", memory_required_gib=200)
+    assert (stopped["changed"], stopped["container"]["state"]) == (True, "exited")
+
+
 # What is a reason for a swap
 
 
