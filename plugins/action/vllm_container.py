@@ -14,7 +14,7 @@ class ActionModule(LongTask):
     """See the module of the same name."""
 
     def bound(self, args: Mapping[str, Any]) -> float:
-        # The module is bounded by the time that the containers themselves have to stop, which is not known here where there is no spec. In a
-        # swap that fails two of them stop, and memory has to come back each time. Killing it in between would be worse than waiting.
+        # The containers themselves say how long they may take to stop, and without a spec nobody knows that here. In a swap that fails two
+        # of them stop, and memory comes back each time. To kill the module in between would be worse than to wait.
         stop = max(900.0, float((args.get("spec") or {}).get("stop_timeout") or 0))
         return 2 * (stop + float(args.get("memory_timeout") or 180)) + 300

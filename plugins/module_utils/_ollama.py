@@ -221,6 +221,7 @@ def load(
     timeout: float,
     wait: Callable[[float, float, str], None],
     clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Load these models one after the other within C(timeout) seconds, each when the memory for all of it is available.
 
@@ -229,6 +230,7 @@ def load(
     """
     deadline = clock() + timeout
     for model in models:
+        tell(f"loading {model.name} ({model.size / 1e9:.1f} GB)")
         remedy = f"stop what holds it, or Ollama splits {model.name} between CPU and GPU"
         wait(ROOM * model.size / 2**30, max(0.0, deadline - clock()), remedy)
         ollama.load(model.name, max(REQUEST_S, deadline - clock()))
@@ -247,6 +249,7 @@ def unload(
     poll: float = 0.5,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Freed:
     """Ask models to go, and wait for at most C(timeout) seconds until they are gone and their memory is back.
 
@@ -258,6 +261,7 @@ def unload(
     asked: dict[str, float] = {}
     again = 0
     while left := chosen(ollama.loaded() or [], names):
+        tell(f"waiting until Ollama lets go of {', '.join(model.name for model in left)}")
         for model in left:
             taken[model.name] = max(model.size_vram, taken.get(model.name, 0))
             # One that was asked is due at once. If it is not, a client has used or loaded it since.

@@ -23,6 +23,7 @@ author:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.progress
 attributes:
   check_mode:
     support: full
@@ -122,6 +123,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._memory import MemoryShort, read_memory, wait_available
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import Model, Ollama, OllamaError, Stored, chosen, load, on_disk, unload
 from ansible_collections.dgx.spark.plugins.module_utils._proc import clients_of
+from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
 
 def available() -> int:
@@ -147,7 +149,14 @@ def make_unloaded(ollama: Ollama, params: dict[str, Any], check_mode: bool, resu
     result["diff"] = diff(described(loaded), described([model for model in loaded if model not in models]))
     if check_mode or not models:
         return None
-    freed = unload(ollama, params["names"], available, params["timeout"], clients=lambda: clients_of(ollama.port))
+    freed = unload(
+        ollama,
+        params["names"],
+        available,
+        params["timeout"],
+        clients=lambda: clients_of(ollama.port),
+        tell=Progress(params["progress_file"]),
+    )
     result["freed_bytes"] = freed.size
     return freed.warning
 
@@ -164,7 +173,7 @@ def make_loaded(ollama: Ollama, params: dict[str, Any], check_mode: bool, result
     result["loaded"] = [model.name for model in missing]
     result["diff"] = diff(described(loaded), described(loaded) + described(missing))
     if missing and not check_mode:
-        load(ollama, missing, params["timeout"], wait_available)
+        load(ollama, missing, params["timeout"], wait_available, tell=Progress(params["progress_file"]))
         loaded = ollama.loaded() or []
     result["split"] = [model.split for model in chosen(loaded, names) if model.split]
 
@@ -176,6 +185,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["unloaded", "loaded"], "default": "unloaded"},
             "names": {"type": "list", "elements": "str"},
             "timeout": {"type": "int", "default": 120},
+            "progress_file": {"type": "path"},
         },
         required_if=[("state", "loaded", ["names"])],
         supports_check_mode=True,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.dgx.spark.plugins.module_utils import _evidence
+from ansible_collections.dgx.spark.plugins.plugin_utils import _report_text
 
 SCHEMA = 1
 # Requests that are answered in turn get 1.0 of what one alone gets, give or take a few percent.
@@ -125,7 +125,7 @@ def lines(comparison: Mapping[str, Any]) -> list[str]:
     cells = [(titles[name], _cells(side, name, requests)) for name, side in sides]
     labels = list(cells[0][1]) if cells else []
     rows = [{"": label} | {title: column[label] for title, column in cells} for label in labels]
-    return [*_warnings(comparison), *_evidence.table(rows), "", *_notes(sides), _sentence(comparison)]
+    return [*_warnings(comparison), *_report_text.table(rows), "", *_notes(sides), _sentence(comparison)]
 
 
 def _cells(side: Mapping[str, Any], engine: str, requests: int) -> dict[str, str]:

@@ -1,0 +1,18 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's half of ollama_models: it shows what the module is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dgx.spark.plugins.plugin_utils._long_task import LongTask
+
+
+class ActionModule(LongTask):
+    """See the module of the same name."""
+
+    def bound(self, args: Mapping[str, Any]) -> float:
+        # A request that is under way when the time is over gets its own.
+        return float(args.get("timeout") or 120) + 60
