@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sim.vllm_scripted.engine import Stream
 from sim.vllm_scripted.server import ARTICLE, ScriptedServer
 from sim.vllm_scripted.startup import API
 
@@ -348,6 +349,40 @@ def test_comments_thoughts_and_split_events() -> None:
     assert raw.count(b": keep-alive\n\n") == 4
     assert text_of(rows) == "The capital of France is Paris."
     assert len([row for row in rows if "reasoning" in row["choices"][0]["delta"]]) == 6
+
+
+def test_events_that_leave_in_one_packet() -> None:
+    with ScriptedServer({"stream": {"tok_s": 200.0, "ttft_ms": 5.0, "tcp_merge": 3, "swallow_every": 5, "role_chunk": "none"}}) as running:
+        rows = stream(running, "Write a story.", max_tokens=11, ignore_eos=True)
+        (seen,) = running.streams()
+    assert len(rows) == seen.chunks == 11 - 2
+    # Three steps a packet, the last one has two. The 5th and 10th token make no event; they are due before their packet leaves.
+    assert [seen.whole.count(at) for at in sorted(set(seen.whole))] == [3, 3, 3, 2]
+    assert seen.times[4] < seen.times[3] == seen.times[5] == seen.whole[4]
+    # The packet waits for its last step: 5 ms and two steps of 5 ms.
+    assert seen.ttft_ms is not None
+    assert seen.ttft_ms >= 15
+
+
+def test_packets_that_end_in_the_middle_of_an_event() -> None:
+    with ScriptedServer({"base": "fast", "stream": {"tcp_merge": 4, "tcp_split": 300, "role_chunk": "none"}}) as running:
+        rows = stream(running, "Write a story.", max_tokens=8, ignore_eos=True)
+        (seen,) = running.streams()
+    assert len(rows) == 8
+    # An event has left with its own last byte, before the rest of what was sent with it.
+    assert seen.times == sorted(seen.times)
+    assert len(set(seen.times[:4])) > 1
+    assert seen.times[0] < seen.times[3] == seen.whole[0] == seen.whole[3]
+
+
+def test_the_true_rate_counts_what_came_after_the_first_packet() -> None:
+    seen = Stream("x", received=10.0, prompt_tokens=1, streaming=True)
+    seen.sent(2, 10.1, 10.1, visible=False)
+    for step in range(12):
+        whole = 10.2 + step // 3 * 0.06
+        seen.sent(1, whole - 0.001 * (2 - step % 3), whole, visible=True)
+    assert seen.ttft_ms == pytest.approx(198)
+    assert seen.decode_tok_s == pytest.approx(9 / 0.18)
 
 
 @pytest.mark.parametrize(("usage", "seen"), [("asked", 6), ("end", 1), ("none", 0)])

@@ -155,6 +155,7 @@ def test_every_shipped_scenario_can_be_played() -> None:
         ('{"stream": {"tok_s": "fast"}}', "must be a float"),
         ('{"fault": {"garbage": "bangs"}}', "choose"),
         ('{"stream": {"tok_s": 0}}', "tok_s must be above 0"),
+        ('{"stream": {"tcp_merge": 0}}', "tcp_merge must be at least 1"),
         ("{", "SIM_SCENARIO"),
     ],
 )

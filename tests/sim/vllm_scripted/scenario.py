@@ -73,6 +73,9 @@ class Stream:
     """An SSE comment before the first token, and then halfway to every so-manieth chunk."""
     tcp_split: int = 0
     """Events are sent in pieces of so many bytes, each in its own TCP segment."""
+    tcp_merge: int = 1
+    """The events of so many steps leave together in one TCP segment, when the last of them is due (with tcp_split: cut without regard to
+    where one ends)."""
     error_after: int = -1
     """After so many tokens the stream reports an error instead of going on."""
     cut_after: int = -1
@@ -179,8 +182,10 @@ def make(given: Mapping[str, Any]) -> Scenario:
     _choose("stream.usage", result.stream.usage, USAGES)
     _choose("fault.vision", result.fault.vision, VISIONS)
     _choose("fault.garbage", result.fault.garbage, ("", *GARBAGE))
-    if result.stream.tok_s <= 0 or result.stream.tokens_per_chunk < 1 or result.stream.ttft_ms < 0:
-        raise ScenarioError("stream: tok_s must be above 0, tokens_per_chunk at least 1, ttft_ms not below 0")
+    if result.stream.tok_s <= 0 or result.stream.ttft_ms < 0:
+        raise ScenarioError("stream: tok_s must be above 0, ttft_ms not below 0")
+    if result.stream.tokens_per_chunk < 1 or result.stream.tcp_merge < 1:
+        raise ScenarioError("stream: tokens_per_chunk and tcp_merge must be at least 1")
     return result
 
 

@@ -17,6 +17,7 @@ import json
 import math
 import select
 import socket
+import struct
 import threading
 import time
 import uuid
@@ -24,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 
 from sim.vllm_scripted import picture, scenario
@@ -55,7 +56,9 @@ ARTICLE = [
 END_OF_TURN = 106
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 NAN = "Out of range float values are not JSON compliant"
-SPLIT_PAUSE_S = 0.0003
+SPLIT_PAUSE_S = 0.0001
+# Linux's number; the socket module has no name for it.
+SO_TIMESTAMPNS = 35
 # So many tokens of the answer during which the engine dies are sent.
 DIES_AFTER = 5
 
@@ -83,9 +86,22 @@ class Server(ThreadingHTTPServer):
         self.engine = Engine(played, flags.integer("max-num-seqs", 1024))
         self.started = int(time.time())
         super().__init__(address, Handler)
+        # Connections inherit it: the kernel notes when a request arrived, however late the thread that reads it wakes up.
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left is no error of the server's."""
+
+
+def arrival(connection: socket.socket) -> float:
+    """Wait for the next bytes, leave them there, and say when they arrived, in seconds of time.monotonic()."""
+    _data, ancillary, _flags, _address = connection.recvmsg(1, 64, socket.MSG_PEEK)
+    now, wall = time.monotonic(), time.time_ns()
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanos = struct.unpack_from("@qq", value)
+            return now - (wall - seconds * 1_000_000_000 - nanos) / 1e9
+    return now
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,6 +118,10 @@ class Handler(BaseHTTPRequestHandler):
     # ---------------------------------------------------------------- plumbing
     def version_string(self) -> str:
         return "uvicorn"
+
+    def handle_one_request(self) -> None:
+        self.arrived = arrival(self.connection)
+        super().handle_one_request()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Requests are logged by _access, as uvicorn does."""
@@ -209,13 +229,12 @@ class Handler(BaseHTTPRequestHandler):
     def _generate(self, request: Request) -> None:
         engine = self.owner.engine
         fault = engine.scenario.fault
-        received = time.monotonic()
         if fault.http_status:
             raise ApiError(fault.http_status, DEAD, "InternalServerError")
         if fault.vision == "none" and picture.urls(request.body):
             raise ApiError(400, f"{request.model} is not a multimodal model")
         prefix = "chatcmpl" if request.chat else "cmpl"
-        stream = Stream(f"{prefix}-{uuid.uuid4().hex[:16]}", received, request.prompt_tokens, request.streaming)
+        stream = Stream(f"{prefix}-{uuid.uuid4().hex[:16]}", self.arrived, request.prompt_tokens, request.streaming)
         try:
             number = engine.begin(stream)
         except Aborted:
@@ -257,7 +276,7 @@ class Handler(BaseHTTPRequestHandler):
             now = engine.wait_until(due, self._gone)
             count = min(script.tokens_per_chunk, len(reply.pieces) - position)
             engine.count(count)
-            stream.sent(count, now, visible=True)
+            stream.sent(count, now, now, visible=True)
             due += engine.step_s()
             if dying:
                 self.owner.die()
@@ -291,6 +310,15 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, document)
 
 
+class Held(NamedTuple):
+    """A step that has not left yet: its event's bytes (none if it makes no event), its tokens, when it was due."""
+
+    data: bytes
+    tokens: int
+    due: float
+    visible: bool
+
+
 class Writer:
     """Writes one answer as server-sent events, each at its time."""
 
@@ -301,27 +329,48 @@ class Writer:
         self.broken = self.engine.scenario.fault.nan_logprobs
         self.kind = "chat.completion.chunk" if request.chat else "text_completion"
         self.head = {"id": stream.id, "object": self.kind, "created": int(time.time()), "model": request.model}
+        self.held: list[Held] = []
 
     # ---------------------------------------------------------------- bytes
-    def _raw(self, data: bytes, size: int = 0) -> None:
-        """Send bytes as HTTP chunks: one, or several in TCP segments of their own."""
+    def _raw(self, data: bytes, size: int = 0) -> list[tuple[int, float]]:
+        """Send bytes as HTTP chunks: one, or several in TCP segments of their own. Returns where each ends and when it left."""
         connection = self.handler.connection
-        size = size or len(data)
+        size = size or max(1, len(data))
+        left = []
         for start in range(0, len(data), size):
             part = data[start : start + size]
-            connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            chunk = f"{len(part):x}\r\n".encode() + part + b"\r\n"
+            left.append((start + len(part), time.monotonic()))
+            connection.sendall(chunk)
             if start + size < len(data):
                 time.sleep(SPLIT_PAUSE_S)
+        return left
+
+    def _bytes(self, document: Mapping[str, Any]) -> bytes:
+        data = json.dumps(without_nan(document), ensure_ascii=False, separators=(",", ":"))
+        return f"data: {data}\n\n".encode()
 
     def _event(self, document: Mapping[str, Any]) -> None:
-        data = json.dumps(without_nan(document), ensure_ascii=False, separators=(",", ":"))
-        self._raw(f"data: {data}\n\n".encode(), self.script.tcp_split)
+        self._raw(self._bytes(document), self.script.tcp_split)
 
-    def _chunk(self, choices: list[dict[str, Any]], tokens: int, **more: Any) -> None:
-        document: dict[str, Any] = {**self.head, "choices": choices, **more}
+    def _document(self, choices: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+        document: dict[str, Any] = {**self.head, "choices": choices}
         if self.request.continuous_usage and self.script.usage == "asked":
             document["usage"] = usage(self.request.prompt_tokens, tokens)
-        self._event(document)
+        return document
+
+    def _chunk(self, choices: list[dict[str, Any]], tokens: int) -> None:
+        self._event(self._document(choices, tokens))
+
+    def _flush(self) -> None:
+        """Send what is held, and note for each step when the last byte of its event left."""
+        held, self.held = self.held, []
+        left = self._raw(b"".join(step.data for step in held), self.script.tcp_split)
+        end = 0
+        for step in held:
+            end += len(step.data)
+            at = next(at for upto, at in left if upto >= end) if step.data else step.due
+            self.stream.sent(step.tokens, at, left[-1][1] if left else step.due, visible=step.visible)
 
     def _start(self) -> None:
         handler = self.handler
@@ -379,19 +428,24 @@ class Writer:
                     self.handler.owner.die()
                     raise ConnectionAbortedError
                 if 0 <= script.cut_after <= tokens:
+                    self._flush()
                     self.handler.connection.shutdown(socket.SHUT_RDWR)
                     raise ConnectionAbortedError
                 if 0 <= script.error_after <= tokens:
+                    self._flush()
                     return self._error(DEAD)
                 tokens += len(group)
+                data = b""
                 if visible or self.request.logprobs is not None:
                     finish = self.reply.finish if tokens == len(self.reply.pieces) else None
-                    self._chunk([self._choice(group, tokens - len(group), finish)], tokens)
-                    now = time.monotonic()
+                    data = self._bytes(self._document([self._choice(group, tokens - len(group), finish)], tokens))
                 self.engine.count(len(group))
-                self.stream.sent(len(group), now, visible=visible)
+                self.held.append(Held(data, len(group), now, visible))
+                if len(self.held) >= script.tcp_merge or tokens == len(self.reply.pieces):
+                    self._flush()
                 due += self.engine.step_s()
         except Aborted:
+            self._flush()
             self._chunk([{"index": 0, "delta": {"content": ""}, "logprobs": None, "finish_reason": "abort", "stop_reason": None}], tokens)
             self._end(tokens, "abort")
             raise
