@@ -11,14 +11,14 @@ N is the server's count of completion tokens, t_send the moment before the reque
     aggregate      = sum of N / (last t_last - first t_send), over requests that start together
 
 t_first is when the first visible output arrived and n_first how many tokens were there by then: all of the first chunk's, which speculative
-decoding makes several of, and those that a parser swallowed before. t_last is when the count reached N. Both counts come from the usage
-in each chunk (continuous_usage_stats). A server that counts only at the end gives no n_first; then each of its c output chunks is taken to
-hold N / c tokens, which is exact where every chunk holds equally many.
+decoding makes several of, all that came in the same packet, and those that a parser swallowed before. t_last is when the count reached N.
+Both counts come from the usage in each chunk (continuous_usage_stats). A server that counts only at the end gives no n_first; then each of
+its c output chunks is taken to hold N / c tokens, which is exact where every chunk holds equally many.
 
-Output that was held back and comes in a burst would make this rate absurd, for its tokens were generated before t_first. Chunks right
-after the first one that follow each other five times closer than on average are such a burst if they hold more tokens than a late chunk and
-those that catch up with it: t_first and n_first are those of its last chunk then. If less than 5 % of the time passed after t_first, all of
-it was one burst, and there is no decode rate (null), only the e2e rate.
+Output that was held back and comes at once would make this rate absurd, for its tokens were generated before t_first. Chunks right after
+the first one that follow each other five times closer than on average were held back (or catch up with a late first one): t_first and
+n_first are those of the last of them then. If less than 5 % of the time passed after t_first, all of it was one burst, and there is no
+decode rate (null), only the e2e rate.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Arrival, Reply
 
-# Closer than this share of the mean gap, two chunks came out of one buffer; so many tokens, or this share of all, are no mere jitter.
+# Closer than this share of the mean gap, two chunks came out of one buffer.
 _BURST_GAP = 0.2
-_BURST_TOKENS = 8
-_BURST_SHARE = 0.02
 # With less of the whole time than this after the first output, nothing was streamed.
 _STREAMED_SHARE = 0.05
 
@@ -119,13 +117,10 @@ def _decode(points: Sequence[_Point], sent: float) -> float | None:
     if span < _STREAMED_SHARE * (end.at - sent):
         return None
     gap = _BURST_GAP * span / (len(points) - 1)
-    burst = begin
     for point in points[1:-1]:
-        if point.at - burst.at > gap:
+        if point.at - begin.at > gap:
             break
-        burst = point
-    if burst.tokens - begin.tokens > max(_BURST_TOKENS, _BURST_SHARE * end.tokens):
-        begin = burst
+        begin = point
     return (end.tokens - begin.tokens) / (end.at - begin.at)
 
 
