@@ -14,7 +14,7 @@ VENV = .venv/.installed
 pytest = $(if $(wildcard $(1)/test_*.py),.venv/bin/pytest $(1),@echo "$(1): no tests yet")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop bench-proof build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -79,6 +79,9 @@ e2e: engine ## the demo, as a user runs it: the real vLLM on a CPU
 
 bench-noop: engine ## what a run costs that has nothing to do
 	.venv/bin/python tests/benchmarks/noop.py
+
+bench-proof: engine ## how exact the proof is, beside other clients (PARTS="ours peers real log")
+	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.proof $(PARTS)
 
 build: $(VENV) ## the collection's archive, in .cache/build
 	ansible-galaxy collection build --force --output-path .cache/build

@@ -87,7 +87,7 @@ def _our_reading(job: Job, output: str) -> Reading:
     result = json.loads(output[output.index("{") :])
     part = result["parallel"] or result["sequential"]
     if not part:
-        return Reading(0, job.requests, None, None, result["msg"])
+        return Reading(0, job.requests, None, None, "; ".join(result["failures"]))
     good = len(part.get("requests") or part["runs"])
     return Reading(good, job.requests - good, part["decode_tok_s"]["mean"], part["ttft_ms"]["mean"], "; ".join(result["failures"]))
 

@@ -315,8 +315,8 @@ def _between(before: dict[str, float], after: dict[str, float]) -> dict[str, flo
     """vLLM's mean TTFT and the inverse of its mean time per output token, over the requests in between."""
 
     def mean_of(name: str) -> float | None:
-        count = after.get(f"{name}_count", 0) - before.get(f"{name}_count", 0)
-        return (after[f"{name}_sum"] - before[f"{name}_sum"]) / count if count else None
+        total, count = (after.get(f"{name}_{kind}", 0.0) - before.get(f"{name}_{kind}", 0.0) for kind in ("sum", "count"))
+        return total / count if count else None
 
     ttft, gap = mean_of("time_to_first_token_seconds"), mean_of("request_time_per_output_token_seconds")
     return {"own_ttft_ms": None if ttft is None else 1000 * ttft, "own_decode_tok_s": 1 / gap if gap else None}
