@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 import zlib
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from sim.vllm_scripted.engine import Stream
-from sim.vllm_scripted.server import ARTICLE, ScriptedServer
+from sim.vllm_scripted.server import ARTICLE, SO_TIMESTAMPNS, ScriptedServer, arrival
 from sim.vllm_scripted.startup import API
 
 QUICK = {"base": "fast"}
@@ -270,6 +271,18 @@ def test_tokens_leave_on_schedule() -> None:
     assert min(late) >= 0
     # A busy machine may delay a token, never all of them, and a late one does not push the next ones.
     assert sorted(late)[50] < 0.1
+
+
+def test_a_request_counts_from_when_the_kernel_had_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as accepted:
+            before = time.monotonic()
+            client.sendall(b"GET")
+            after = time.monotonic()
+            time.sleep(0.3)  # the thread that reads it wakes up late
+            assert before <= arrival(accepted) <= after + 0.001
+            assert accepted.recv(10) == b"GET"
 
 
 def test_three_streams_at_once_stay_on_schedule() -> None:
