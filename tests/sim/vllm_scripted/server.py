@@ -388,9 +388,11 @@ class Writer:
         self._raw(b"data: [DONE]\n\n")
         self.handler.connection.sendall(b"0\r\n\r\n")
 
-    def _role(self) -> None:
+    def _role(self, now: float) -> None:
+        """Hold the chunk with the role; in a packet with others it waits for them."""
         if self.request.chat:
-            self._chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}], 0)
+            choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+            self.held.append(Held(self._bytes(self._document([choice], 0)), 0, now, False))
 
     # ---------------------------------------------------------------- the answer
     def _choice(self, group: Sequence[Piece], position: int, finish: str | None) -> dict[str, Any]:
@@ -415,14 +417,17 @@ class Writer:
         tokens = made = 0
         try:
             if script.role_chunk == "at_once":
-                self._role()
+                self._role(self.stream.received)
+                self._flush()
             for group, visible in chunks(self.reply.pieces, script.tokens_per_chunk, script):
                 if script.keep_alive_every and made % script.keep_alive_every == 0:
                     self.engine.wait_until(due - (self.engine.step_s() / 2 if made else script.ttft_ms / 2e3), gone)
                     self._raw(b": keep-alive\n\n")
                 now = self.engine.wait_until(due, gone)
                 if made == 0 and script.role_chunk == "first_token":
-                    self._role()
+                    self._role(now)
+                    if script.tcp_merge == 1:
+                        self._flush()
                 made += 1
                 if dying and tokens >= DIES_AFTER:
                     self.handler.owner.die()
@@ -441,7 +446,7 @@ class Writer:
                     data = self._bytes(self._document([self._choice(group, tokens - len(group), finish)], tokens))
                 self.engine.count(len(group))
                 self.held.append(Held(data, len(group), now, visible))
-                if len(self.held) >= script.tcp_merge or tokens == len(self.reply.pieces):
+                if sum(1 for step in self.held if step.tokens) >= script.tcp_merge or tokens == len(self.reply.pieces):
                     self._flush()
                 due += self.engine.step_s()
         except Aborted:
