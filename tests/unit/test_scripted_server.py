@@ -378,12 +378,14 @@ def test_events_that_leave_in_one_packet() -> None:
 
 
 def test_the_role_waits_for_the_packet_of_the_first_token() -> None:
-    with ScriptedServer({"stream": {"tok_s": 20.0, "ttft_ms": 5.0, "tcp_merge": 3}}) as running:
-        with socket.create_connection(("127.0.0.1", running.server.server_address[1])) as connection:
-            body = json.dumps({"messages": [], "stream": True, "max_tokens": 3}).encode()
-            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-            head = connection.recv(1 << 16)
-            packet = connection.recv(1 << 16)
+    body = json.dumps({"messages": [], "stream": True, "max_tokens": 3}).encode()
+    with (
+        ScriptedServer({"stream": {"tok_s": 20.0, "ttft_ms": 5.0, "tcp_merge": 3}}) as running,
+        socket.create_connection(("127.0.0.1", running.server.server_address[1])) as connection,
+    ):
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        head = connection.recv(1 << 16)
+        packet = connection.recv(1 << 16)
     assert head.endswith(b"\r\n\r\n")
     assert b'"role"' in packet
     assert packet.count(b"data: ") >= 4
