@@ -34,7 +34,7 @@ _LAG = 400_000_000
 # expression does not. Every pattern below, and every one of _startup_fatal, needs at least one of them in its line; a test checks it.
 _KV_CACHE = b"KV cache "
 TRIGGERS = (
-    b"ackend",
+    b" backend",
     b"took ",
     _KV_CACHE,
     b" GEMM",

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.dgx.spark.plugins.module_utils._log_follow import ContainerSource, follow, nanoseconds
-from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog
+from ansible_collections.dgx.spark.plugins.module_utils._log_follow import ContainerSource, follow
+from ansible_collections.dgx.spark.plugins.module_utils._startup_log import StartupLog, nanoseconds
 from sim.names import BASE_IMAGE
 
 LOGS = Path(__file__).parents[1] / "corpus" / "logs"
 # What reading from Docker's socket or a file gives at a time.
 _BLOCK = 1 << 18
-# Of so many lines one belongs to a start; the others are what fills a log: statistics and debug lines.
+# So many lines fill the log between two starts: what vLLM says while it compiles, and debug lines.
 _LINES_PER_START = 5000
 
 
@@ -28,10 +28,9 @@ def log(size: int) -> Iterator[bytes]:
     """A log of so many bytes, in blocks: starts without their last line, so that none of them is decided, and what fills a log between."""
     text = (LOGS / "0.19.1-gemma4-cu130.log").read_text().replace("␍", "\r")
     start = text[: text.index("Application startup complete")].rpartition("\n")[0].split("\n")
-    statistics = "(APIServer pid=1) INFO 11-23 10:00:02 [loggers.py:259] Engine 000: Avg prompt throughput: 0.0 tokens/s, Avg generation"
-    statistics += " throughput: 51.{} tokens/s, Running: 1 reqs, Waiting: 0 reqs, GPU KV cache usage: 0.1%, Prefix cache hit rate: 0.0%"
+    compiling = "(EngineCore pid=77) INFO 11-23 10:00:02 [backends.py:371] Cache the graph of compile range (1, {}) for later use"
     debug = "(EngineCore pid=77) DEBUG 11-23 10:00:02 [core.py:1204] EngineCore waiting for work, step {}"
-    filler = [(debug if number % 3 else statistics).format(number) for number in range(_LINES_PER_START)]
+    filler = [(debug if number % 3 else compiling).format(number) for number in range(_LINES_PER_START)]
     piece = "\n".join([*start, *filler, ""]).encode()
     piece *= 1 + _BLOCK // len(piece)
     double = piece + piece
