@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 import time
@@ -197,7 +196,7 @@ def test_requests_beyond_those_at_once_wait_in_line(parallel: int, in_line: bool
         came: list[int] = []  # whose token came, one after the other
 
         def ask(number: int) -> None:
-            body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 20, "stream": True}
+            body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 40, "stream": True}
             request = urllib.request.Request(ollama.url + "/v1/chat/completions", data=json.dumps(body).encode())
             with urllib.request.urlopen(request, timeout=10) as answer:
                 for line in answer:
@@ -209,8 +208,9 @@ def test_requests_beyond_those_at_once_wait_in_line(parallel: int, in_line: bool
             thread.start()
         for thread in threads:
             thread.join()
-    switches = sum(1 for one, next_one in itertools.pairwise(came) if one != next_one)
-    assert (switches == 1) == in_line
+    # Two readers may get their turn late, so that some tokens seem to overlap.
+    second = next(index for index, number in enumerate(came) if number != came[0])
+    assert (second > 30) == in_line
 
 
 def test_a_runner_that_dies_says_so_in_the_middle_of_the_answer() -> None:
