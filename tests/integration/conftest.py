@@ -6,4 +6,4 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "docker: needs a Docker engine that answers; skipped where there is none")
+    config.addinivalue_line("markers", "docker: needs a Docker engine that answers")
