@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
-from faults.box import NAME, ROOT, Served
+from faults.box import NAME, Served
 
 RESTORED = "What served before was restored and answers again."
 
@@ -43,10 +45,16 @@ def test_a_start_that_hangs_ends_at_its_bound_and_shows_the_log(served: Served) 
 
 
 def test_the_evidence_of_the_failure_is_kept_beside_that_of_what_serves(served: Served) -> None:
-    served.box.play(vllm_env={"SIM_SCENARIO": "cutlass-moe"})
+    run = served.box.play(vllm_env={"SIM_SCENARIO": "cutlass-moe"})
     failed = json.loads(served.box.sh(f"cat /var/lib/dgx-spark/evidence/{NAME}.failed.json"))
     proven = json.loads(served.box.sh(f"cat /var/lib/dgx-spark/evidence/{NAME}.json"))
     assert failed["verdict"] == "failed"
     assert failed["startup"]["moe_backend"] == "VLLM_CUTLASS"
     assert proven["container"]["id"] == served.id
-    assert sorted((ROOT / "reports").glob("*/spark-sim-1.failed.json"))
+    page = re.search(r"Report: +(\S+)", run.output)
+    assert page, run.output[-2000:]
+    report = Path(page[1])
+    assert (report.parent / "spark-sim-1.failed.json").exists()
+    # The page shows what was not proven, and names what serves instead.
+    assert "VLLM_CUTLASS" in report.read_text()
+    assert "Serves now:" in report.read_text()
