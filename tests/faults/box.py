@@ -1,6 +1,9 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated box that serves the scripted vLLM, and the playbook that is run against it with something broken."""
+"""One simulated box that serves the scripted vLLM, and the playbook that is run against it with something broken.
+
+Tests may run in several processes, each with a box of its own.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-BOX = "spark-sim-1"
+BOXES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+BOX = f"spark-sim-{1 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
 NAME = "gemma4-nvfp4"
 # The article's workload takes two minutes; faults need only enough tokens to tell slow from fast.
 QUICK: dict[str, Any] = {
@@ -59,13 +63,22 @@ class Box:
         )
         self.address = found.stdout.strip()
 
-    def play(self, playbook: str = "gemma4", inventory: str = "inventories/sim", arguments: Sequence[str] = (), **variables: Any) -> Run:
+    def play(
+        self,
+        playbook: str = "gemma4",
+        inventory: str = "inventories/sim",
+        arguments: Sequence[str] = (),
+        limit: str = BOX,
+        **variables: Any,
+    ) -> Run:
         values = {**QUICK, **variables}
         command = [
             str(Path(sys.executable).with_name("ansible-playbook")),
             f"playbooks/{playbook}.yml",
             "-i",
             inventory,
+            "--limit",
+            limit,
             "-e",
             json.dumps(values),
             *arguments,
@@ -74,6 +87,8 @@ class Box:
             "ANSIBLE_FORCE_COLOR": "0",
             "ANSIBLE_NOCOLOR": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            # Reports are named by the second, and another process may run a playbook in the same one.
+            "PWD": str(ROOT / ".cache" / "faults" / BOX),
         }
         done = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False

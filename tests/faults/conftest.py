@@ -2,19 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from faults.box import ROOT, Box, Served
+from faults.box import BOXES, ROOT, Box, Served
+
+LAB = [sys.executable, str(ROOT / "tests/sim/lab.py")]
 
 
 @pytest.fixture(scope="session")
-def box() -> Iterator[Box]:
-    subprocess.run([sys.executable, str(ROOT / "tests/sim/lab.py"), "up", "--boxes", "1", "--no-real-vllm"], check=True)
-    yield Box()
-    subprocess.run([sys.executable, str(ROOT / "tests/sim/lab.py"), "down"], check=True)
+def box() -> Box:
+    """This process' box. The first process makes those of all."""
+    lock = ROOT / ".cache" / "faults.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        subprocess.run([*LAB, "up", "--boxes", str(BOXES), "--no-real-vllm"], check=True)
+    return Box()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take the lab away when all processes have ended."""
+    if not hasattr(session.config, "workerinput"):
+        subprocess.run([*LAB, "down"], check=True)
 
 
 @pytest.fixture

@@ -7,24 +7,15 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from faults.box import ROOT, Served
-
-HUB = "http://172.30.99.3:8080"
-
-
-def hub_faults(faults: Any) -> None:
-    request = urllib.request.Request(f"{HUB}/_sim/faults", json.dumps(faults).encode(), {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=5).close()
+from faults.box import BOX, ROOT, Served
 
 
 def test_a_port_that_is_taken(served: Served) -> None:
-    subprocess.run(["docker", "exec", "-d", "spark-sim-1", "python3", "-m", "http.server", "8003"], check=True)
+    subprocess.run(["docker", "exec", "-d", BOX, "python3", "-m", "http.server", "8003"], check=True)
     time.sleep(1)
     try:
         run = served.box.play(vllm_port=8003)
@@ -88,7 +79,7 @@ def test_a_box_that_cannot_be_reached_stops_the_run_before_any_is_touched(served
     inventory.mkdir()
     (inventory / "sim").symlink_to(ROOT / "inventories/sim")
     (inventory / "lost.yml").write_text("spark: {hosts: {spark-lost: {ansible_host: 172.30.99.250, ansible_ssh_timeout: 3}}}\n")
-    run = served.box.play(inventory=str(inventory), vllm_env={"NEW": "1"})
+    run = served.box.play(inventory=str(inventory), limit=f"{BOX},spark-lost", vllm_env={"NEW": "1"})
     assert run.rc != 0
     run.says("spark-lost", "UNREACHABLE")
     served.still_serves()

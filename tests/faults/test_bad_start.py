@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from faults.box import NAME, Served
+from faults.box import BOX, NAME, Served
 
 RESTORED = "What served before was restored and answers again."
 
@@ -54,7 +54,7 @@ def test_the_evidence_of_the_failure_is_kept_beside_that_of_what_serves(served: 
     page = re.search(r"Report: +(\S+)", run.output)
     assert page, run.output[-2000:]
     report = Path(page[1])
-    assert (report.parent / "spark-sim-1.failed.json").exists()
+    assert (report.parent / f"{BOX}.failed.json").exists()
     # The page shows what was not proven, and names what serves instead.
     assert "VLLM_CUTLASS" in report.read_text()
     assert "Serves now:" in report.read_text()

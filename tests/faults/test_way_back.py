@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import re
 
-from faults.box import NAME, Run, Served
+from faults.box import BOX, NAME, Run, Served
 
 OTHER = "vllm/vllm-openai:v0.19.1"
 
 
 def changed(run: Run) -> int:
-    found = re.search(r"spark-sim-1 .*changed=(\d+)", run.output)
+    found = re.search(rf"{BOX} .*changed=(\d+)", run.output)
     assert found, run.output[-2000:]
     return int(found[1])
 
