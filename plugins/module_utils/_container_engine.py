@@ -53,6 +53,14 @@ class LocalImage:
 
 
 @dataclass(frozen=True)
+class RegistryImage:
+    """What a registry has under a name. C(digest) is that of the whole image (for all C(architectures), by Docker's names)."""
+
+    digest: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Container:
     """A container as the engine sees it. C(status) is Docker's (created, running, restarting, exited, …)."""
 
@@ -123,6 +131,9 @@ class Engine(Protocol):
     def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
         """Pull an image: Docker's events while it comes. A layer that is there already is not fetched."""
 
+    def registry_image(self, reference: str) -> RegistryImage:
+        """What the registry has under a name now; nothing is pulled. The engine asks as it would for a pull: its mirrors, its login."""
+
     def container(self, name: str) -> Container | None: ...
 
     def published(self) -> list[Published]:
@@ -178,6 +189,13 @@ class DockerEngine:
         repository, tag = docker.utils.parse_repository_tag(reference)
         with _refused(f"pull {reference}"):
             yield from self._api.pull(repository, tag=tag or "latest", stream=True, decode=True)
+
+    def registry_image(self, reference: str) -> RegistryImage:
+        with _refused(f"ask the registry for {reference}"):
+            found = self._api.inspect_distribution(reference)
+        # What accompanies an image, such as its provenance, is listed as one for an unknown machine.
+        architectures = {entry.get("architecture") or "unknown" for entry in found.get("Platforms") or []} - {"unknown"}
+        return RegistryImage(found["Descriptor"]["digest"], tuple(sorted(architectures)))
 
     def container(self, name: str) -> Container | None:
         with _refused(f"look at {name}"):

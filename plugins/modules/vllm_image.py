@@ -72,7 +72,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
-from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageMissing, find, inspect, pinned
+from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageMissing, find, inspect, pinned, split_digest
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, explain
 
@@ -84,11 +84,22 @@ def pull(engine: Engine, reference: str, timeout: float, tell: Callable[[str], N
         state.take(event)
         seconds = time.monotonic() - began
         if state.error:
-            raise ImageError(f"{reference} was not pulled: {explain(state.error)}")
+            raise ImageError(f"{reference} was not pulled: {explain(state.error)}{instead(engine, reference)}")
         if seconds > timeout:
             raise ImageError(f"{reference} was not pulled within {timeout:g} s: {state.describe(seconds)}; layers that came are kept")
         tell(f"pulling {reference}: {state.describe(seconds)}")
     return state.fetched
+
+
+def instead(engine: Engine, reference: str) -> str:
+    """What the registry has under the tag now, beside a digest that it does not give; empty when it does not say."""
+    name, digest = split_digest(reference)
+    if digest is None:
+        return ""
+    try:
+        return f". Under {name} the registry has {engine.registry_image(name).digest} now"
+    except EngineError:
+        return ""
 
 
 def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ description:
     C(vllm/vllm-openai:gemma4) and C(vllm/vllm-openai:gemma4-cu130) contain different versions.
   - It asks the image's own Python in a throw-away container without network and GPU, and without importing vLLM. The answer is kept per
     image id in C(/var/lib/dgx-spark/images), so a second look starts no container.
-  - The image must be on the box. This module pulls nothing.
+  - The image must be on the box, unless O(registry=true). This module pulls nothing.
 author:
   - The dgx.spark maintainers (@dgx-spark)
 requirements:
@@ -37,6 +37,12 @@ options:
     description: The image's name, its name with a digest (C(NAME@sha256:…), checked against what is on the box), or its id.
     type: str
     required: true
+  registry:
+    description:
+      - Ask also what the registry has under this name now. The box's own engine asks, as it would for a pull, through its mirrors and with
+        its login. An image that is not on the box is no failure then, and neither is a registry that does not answer.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -48,11 +54,18 @@ EXAMPLES = r"""
 - name: Show its vLLM
   ansible.builtin.debug:
     msg: "vLLM {{ look.image.vllm_version }} in {{ look.image.vllm_path }}"
+
+- name: See whether the tag was pushed again
+  dgx.spark.vllm_image_info:
+    image: vllm/vllm-openai:gemma4-cu130
+    registry: true
+  register: look
+  failed_when: look.registry.digest != look.image.digest
 """
 
 RETURN = r"""
 image:
-  description: The image and what it contains.
+  description: The image and what it contains. V(null) when it is not on the box and O(registry=true).
   type: dict
   returned: success
   contains:
@@ -86,22 +99,60 @@ image:
       description: The version of the image's Python, or V(null) when it has none.
       type: str
       sample: 3.12.11
+registry:
+  description: What the registry has under this name now.
+  type: dict
+  returned: when O(registry=true)
+  contains:
+    digest:
+      description: The digest that a pull would bring, V(null) when the registry was not reached.
+      type: str
+    architectures:
+      description: The architectures that it is for, by Docker's names.
+      type: list
+      elements: str
+    error:
+      description: Why the registry could not be asked, V(null) when it could.
+      type: str
 """
 
 from dataclasses import asdict
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, EngineError
-from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, inspect
+from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
+from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageMissing, inspect, split_digest
+
+
+def look(engine: Engine, image: str, registry: bool, keep: bool) -> dict[str, Any]:
+    """What the module returns. Raises ImageError, EngineError, OSError."""
+    found: dict[str, Any] = {"registry": in_registry(engine, image)} if registry else {}
+    try:
+        return {"image": asdict(inspect(engine, image, keep=keep)), **found}
+    except ImageMissing:
+        if not registry:
+            raise
+        return {"image": None, **found}
+
+
+def in_registry(engine: Engine, image: str) -> dict[str, Any]:
+    try:
+        return {**asdict(engine.registry_image(split_digest(image)[0])), "error": None}
+    except EngineError as exc:
+        return {"digest": None, "architectures": [], "error": str(exc)}
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"image": {"type": "str", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"image": {"type": "str", "required": True}, "registry": {"type": "bool", "default": False}},
+        supports_check_mode=True,
+    )
+    params = module.params
     try:
-        image = inspect(DockerEngine(), module.params["image"], keep=not module.check_mode)
+        found = look(DockerEngine(), params["image"], params["registry"], keep=not module.check_mode)
     except (ImageError, EngineError, OSError) as exc:
         module.fail_json(msg=f"Cannot look into the image: {exc}", exception=exc)
-    module.exit_json(changed=False, image=asdict(image))
+    module.exit_json(changed=False, **found)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_engine import
     EngineError,
     LocalImage,
     Published,
+    RegistryImage,
 )
 
 
@@ -40,6 +41,7 @@ class FakeEngine:
     deeds: list[str] = field(default_factory=list)
     looks: int = 0
     registry: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # the events of a pull by reference; the last has the vLLM
+    tags: dict[str, str] = field(default_factory=dict)  # what the registry has under a name now: a digest
     _ids: itertools.count[int] = field(default_factory=itertools.count)
 
     # What the test says about the world
@@ -94,6 +96,11 @@ class FakeEngine:
         yield from events
         name, _at, digest = reference.partition("@")
         self.add_image(name, last["vllm"], digest or None)
+
+    def registry_image(self, reference: str) -> RegistryImage:
+        if reference not in self.tags:
+            raise EngineError(f"Docker refused to ask the registry for {reference}: manifest unknown")
+        return RegistryImage(self.tags[reference], ("amd64", "arm64"))
 
     def container(self, name: str) -> Container | None:
         return self.containers.get(name)

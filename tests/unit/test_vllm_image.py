@@ -77,6 +77,18 @@ def test_a_name_that_the_registry_lacks_is_said_with_the_remedy(engine: FakeEngi
     assert "Nothing that serves was touched" in result["msg"]
 
 
+def test_a_digest_that_the_registry_gives_no_more_is_named_beside_the_one_it_has_now(
+    engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, now = ("sha256:" + letter * 64 for letter in "01")
+    engine.tags = {NAME: now}
+    said = run_module(vllm_image.main, capsys, image=f"{NAME}@{gone}")["msg"]
+    assert f"{NAME}@{gone} was not pulled: manifest" in said
+    assert f"Under {NAME} the registry has {now} now" in said
+    engine.tags = {}
+    assert "Under" not in run_module(vllm_image.main, capsys, image=f"{NAME}@{gone}")["msg"]
+
+
 def test_a_pull_is_bounded_and_says_how_far_it_came(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
     result = run_module(vllm_image.main, capsys, image=NAME, timeout=0)
     assert result["failed"]

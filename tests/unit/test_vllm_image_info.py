@@ -55,3 +55,25 @@ def test_a_missing_image_and_a_missing_docker_name_the_remedy(
 
     monkeypatch.setattr(vllm_image_info, "DockerEngine", unavailable)
     assert "Docker does not answer" in run_module(vllm_image_info.main, capsys, image=NAME)["msg"]
+
+
+def test_it_says_what_the_registry_has_under_the_name_by_now(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    here, there = ("sha256:" + letter * 64 for letter in "ab")
+    engine.add_image(NAME, "0.18.2.dev0", digest=here)
+    engine.tags = {NAME: there, "vllm/vllm-openai:new": there}
+    found = run_module(vllm_image_info.main, capsys, image=NAME, registry=True)
+    assert found["registry"] == {"digest": there, "architectures": ["amd64", "arm64"], "error": None}
+    assert found["image"]["digest"] == here
+    by_digest = run_module(vllm_image_info.main, capsys, image=f"{NAME}@{here}", registry=True)
+    assert by_digest["registry"]["digest"] == there
+
+    absent = run_module(vllm_image_info.main, capsys, image="vllm/vllm-openai:new", registry=True)
+    assert (absent["image"], absent["registry"]["digest"]) == (None, there)
+    assert engine.deeds == []
+
+
+def test_a_registry_that_does_not_answer_is_no_failure(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run_module(vllm_image_info.main, capsys, image=NAME, registry=True)
+    assert found["image"]["vllm_version"] == "0.18.2.dev0"
+    assert found["registry"]["digest"] is None
+    assert "manifest unknown" in found["registry"]["error"]
