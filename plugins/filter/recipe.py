@@ -26,6 +26,10 @@ options:
     type: str
     choices: [vllm, ollama]
     default: vllm
+  overrides:
+    description: What is wanted instead, with the recipe's own keys. A V(null) in it says nothing.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -36,7 +40,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The recipe with every default filled in; one for vLLM with C(model.path).
+  description: The recipe with every default filled in. One for vLLM has C(model.path) too, and an empty C(lock).
   type: dict
 """
 
@@ -47,9 +51,11 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.dgx.spark.plugins.module_utils._recipe import RecipeError, load
 
 
-def recipe(raw: Mapping[str, Any], models_root: str, engine: str = "vllm") -> dict[str, Any]:
+def recipe(
+    raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     try:
-        return load(raw, models_root, engine)
+        return load(raw, models_root, engine, overrides)
     except RecipeError as error:
         raise AnsibleFilterError(f"The recipe {error}. See roles/recipe/vars for recipes that work.") from error
 

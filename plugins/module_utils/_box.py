@@ -14,7 +14,7 @@ from typing import Any
 
 GPU_QUERY = ("name", "compute_cap", "driver_version", "memory.total", "uuid")
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
-SPEC_DIGEST, RECIPE, VLLM_VERSION = "dgx.spark.spec_digest", "dgx.spark.recipe", "dgx.spark.vllm_version"
+SPEC, SPEC_DIGEST, RECIPE, VLLM_VERSION = "dgx.spark.spec", "dgx.spark.spec_digest", "dgx.spark.recipe", "dgx.spark.vllm_version"
 NEVER = "0001-01-01T00:00:00Z"  # what Docker says of a container that was never started
 
 
@@ -110,9 +110,20 @@ def containers(inspected: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
                 "spec_digest": labels.get(SPEC_DIGEST),
                 "recipe": labels.get(RECIPE),
                 "vllm_version": labels.get(VLLM_VERSION),
+                **_made_from(labels.get(SPEC)),
             }
         )
     return sorted(found, key=lambda entry: entry["name"])
+
+
+def _made_from(label: str | None) -> dict[str, Any]:
+    """C(model_dir), and C(patches) (file → sha256), from the resolved spec in a container's label; null and none without one."""
+    try:
+        spec = json.loads(label or "")
+        patches = {patch["file"]: patch["sha256"] for patch in spec["patches"].values()}
+        return {"model_dir": spec["model"]["path"], "patches": patches}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {"model_dir": None, "patches": {}}
 
 
 def publisher(inspected: Sequence[Mapping[str, Any]], port: int) -> str | None:

@@ -191,7 +191,8 @@ def patch_sha256(patch: Patch, model_path: str) -> str:
         ) from exc
     if patch.sha256 and patch.sha256.lower() != found:
         raise NotStaged(
-            f"the patch {path} has sha256 {found}, the recipe pins {patch.sha256}: see what changed, then pin the new one or bring the old"
+            f"the patch {path} has sha256 {found}, the recipe or its lock pins {patch.sha256}: see what changed, then pin the new one"
+            " or bring the old"
         )
     return found
 

@@ -29,6 +29,7 @@ OPTIONS: dict[str, Any] = {
     "verify": {"type": "str", "choices": ["quick", "full"], "default": "quick"},
     "timeout": {"type": "int", "default": 14400},
     "connections": {"type": "int", "default": 8},
+    "lock": {"type": "dict"},
 }
 
 

@@ -83,7 +83,7 @@ def _room(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping[s
     needed = wanted["disk_gb"]
     if needed is None:
         # Only the weights: they are much the largest, and the image lies on Docker's own disk, which the pull itself reports.
-        needed = 0 if _model_is_there(spark, recipe) else recipe["model"]["size_gb"]
+        needed = 0 if _model_is_there(spark, recipe) or _beside(spark, recipe) else recipe["model"]["size_gb"]
     disk = spark["disk"]
     if disk["free_gb"] < needed:
         return [
@@ -133,6 +133,12 @@ def _model_is_there(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool
     return bool(model and model["complete"] and model["repo"] == recipe["model"]["repo"])
 
 
+def _beside(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> str | None:
+    """Where the box has the commit that is asked under another revision's name: it is linked from there, not fetched."""
+    asked = (recipe["model"]["repo"], recipe["model"]["revision"])
+    return next((entry["path"] for entry in spark.get("snapshots", []) if (entry["repo"], entry["commit"]) == asked), None)
+
+
 def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str, Any], container: str) -> dict[str, Any]:
     """What the box is for this deployment: C(state) fresh, serving or current, and the C(reasons) why it is not current.
 
@@ -154,11 +160,15 @@ def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str
 def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     model, asked = spark["model"], recipe["model"]
     if not model:
-        return [f"the weights of {asked['repo']} are not on the box"]
+        beside = _beside(spark, recipe)
+        return [f"the weights of {asked['repo']} are {'linked from ' + beside if beside else 'not on the box'}"]
     if not model["complete"]:
         return [f"the weights in {model['path']} are not complete: {model['problem']}"]
     if (model["repo"], model["revision"]) != (asked["repo"], asked["revision"]):
         return [f"the weights are {model['repo']}@{model['revision']}, asked is {asked['repo']}@{asked['revision']}"]
+    lock = recipe.get("lock") or {}
+    if lock and model.get("fingerprint") != lock["model"]["fingerprint"]:
+        return [f"the weights in {model['path']} are not the bytes that {lock['file']} names"]
     return []
 
 

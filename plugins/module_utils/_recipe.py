@@ -203,13 +203,17 @@ def _check_expect(startup: Any) -> list[str]:
     return []
 
 
-def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm") -> dict[str, Any]:
+def load(
+    raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A recipe for C(engine), checked, with every default filled in. One for vLLM gets C(model.path): where its weights lie on a box.
 
-    Each revision has its own directory, so a container that is kept to go back to still finds its weights.
+    Each revision has its own directory, so a container that is kept to go back to still finds its weights. C(overrides) is what somebody
+    wants instead, with the recipe's keys; a null in it says nothing. C(lock) is empty until the recipe is held to one.
 
     Raises RecipeError with all problems at once.
     """
+    raw = _overridden(raw, overrides or {})
     name = raw.get("name") or "recipe"
     given = raw.get("engine") or "vllm"
     if given in ENGINES and given != engine:
@@ -221,7 +225,18 @@ def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm") -> dict
         raise RecipeError(f"{name}: " + "; ".join(problems))
     if engine == "vllm":
         recipe["model"]["path"] = "/".join([models_root.rstrip("/"), recipe["name"], recipe["model"]["revision"]])
+        recipe["lock"] = {}
     return recipe
+
+
+def _overridden(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(raw)
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = _overridden(result[key], value)
+        elif value is not None:
+            result[key] = value
+    return result
 
 
 def decode_limit_tok_s(recipe: Mapping[str, Any]) -> float | None:

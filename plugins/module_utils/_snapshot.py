@@ -115,6 +115,12 @@ class Digests:
     sha256: str
     git_sha1: str
 
+    @classmethod
+    def of(cls, content: bytes) -> Digests:
+        """Those of a content in memory."""
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+        return cls(hashlib.sha256(content).hexdigest(), blob.hexdigest())
+
     def match(self, file: RepoFile) -> bool:
         return file.digest in (self.sha256, self.git_sha1) and file.sha256 in (None, self.sha256)
 

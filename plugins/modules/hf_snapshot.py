@@ -20,6 +20,7 @@ description:
   - The box never sees the token. It gets addresses that expire, and fresh ones when they have. Of a gated or private repository, the
     controller reads files of at most 16 MiB that have no such address, and hands their content over.
   - When the Hub does not answer and the directory is complete in the revision that is asked, the task is ok, with a warning.
+  - Other snapshots beside O(dest) are looked at. A file that one of them has already is linked from there and read once, not fetched.
 author:
   - The dgx.spark maintainers (@dgx-spark)
 requirements:
@@ -81,6 +82,11 @@ options:
     description: How many connections fetch one file, from 1 to 16. Two files are fetched at a time.
     type: int
     default: 8
+  lock:
+    description:
+      - What the snapshot must be, as P(dgx.spark.locked#filter) gives it. C(commit), and C(files), a mapping of each path to its C(size)
+        and its C(sha256) or C(git_sha1). A Hub or a mirror that has anything else is refused, before a byte is fetched.
+    type: dict
   manifest:
     description: For the module's action half, which asks the Hub. Not for tasks.
     type: dict
@@ -150,8 +156,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dgx.spark.plugins.module_utils import _neighbours
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing
 from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, carry_out
+from ansible_collections.dgx.spark.plugins.module_utils._locked import require_locked
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, manifest_from, require
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     Marker,
@@ -176,9 +184,11 @@ def asked_for(params: dict[str, Any], marker: Marker | None) -> Manifest:
     return marker.manifest(revision)
 
 
-def look(params: dict[str, Any], marker: Marker | None) -> tuple[Manifest, Plan]:
-    """What is asked for, and what it takes. Raises SnapshotError, OSError."""
+def look(params: dict[str, Any], marker: Marker | None) -> tuple[Manifest, Plan, dict[str, str]]:
+    """What is asked for, what it takes, and what neighbours have of that (digest → path). Raises SnapshotError, OSError."""
     manifest = asked_for(params, marker)
+    if params["lock"]:
+        require_locked(manifest, params["lock"], params["endpoint"] if params["manifest"] else params["dest"])
     require(manifest.files, params["files"] or [], f"revision {manifest.revision} (commit {manifest.commit})")
     told = params["manifest"] or {}
     verified = {path: Present(**state) for path, state in (told.get("verified") or {}).items()}
@@ -187,8 +197,10 @@ def look(params: dict[str, Any], marker: Marker | None) -> tuple[Manifest, Plan]
         raise SnapshotError(f"{params['dest']} is not complete ({plan.reasons[0]})")
     if not 1 <= params["connections"] <= 16:
         raise SnapshotError(f"connections is {params['connections']}: aria2 takes 1 to 16")
+    beside = _neighbours.find(params["dest"], plan.fetch)
+    plan = _neighbours.count_in(params["dest"], plan, beside)
     check_room(params["dest"], plan)
-    return manifest, plan
+    return manifest, plan, beside
 
 
 def result(manifest: Manifest, plan: Plan, present: dict[str, Present], marker: Marker | None) -> dict[str, Any]:
@@ -215,7 +227,7 @@ def main() -> None:
     fetched: list[int] = []
     try:
         marker = read_marker(params["dest"])
-        manifest, plan = look(params, marker)
+        manifest, plan, beside = look(params, marker)
         addresses = {path: Address(**entry) for path, entry in json.loads(params["addresses"] or "{}").items()}
         answer = result(manifest, plan, {}, marker)
         # For the action half, which gets addresses and calls again; what has been read stays read.
@@ -226,6 +238,7 @@ def main() -> None:
         if any(file.path not in addresses for file in plan.fetch):
             answer |= unfinished
         elif plan.changed and not module.check_mode:
+            _neighbours.link(params["dest"], plan, beside)
             limits = Limits(params["connections"], params["timeout"])
             present = carry_out(params["dest"], manifest, plan, addresses, limits, fetched.append)
             answer = result(manifest, plan, present, marker)

@@ -109,7 +109,9 @@ spark:
       description: C(present), C(running), C(version) and the loaded C(models) (C(name), C(size) and C(size_vram) in bytes).
       type: dict
     containers:
-      description: The containers of this collection, and the one called O(container).
+      description:
+        - The containers of this collection, and the one called O(container).
+        - C(model_dir) and C(patches) (file to sha256) are what one was made from, null and empty when this collection did not make it.
       type: list
       elements: dict
     ports:
@@ -119,7 +121,12 @@ spark:
       description:
         - C(path), C(repo), C(revision), C(commit), C(complete), C(bytes) and C(problem) of the weights, null when O(model_dir) is empty.
         - They are complete when every file has the size and time that it had when it was verified. C(problem) says what has not.
+        - C(fingerprint) is one hash over the paths, sizes and hashes of all files, by which a lock knows them.
       type: dict
+    snapshots:
+      description: C(path), C(repo), C(revision) and C(commit) of what lies complete beside O(model_dir), which a download would link.
+      type: list
+      elements: dict
     evidence:
       description: The evidence of O(container), null when there is none.
       type: dict
@@ -137,9 +144,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _box
 from ansible_collections.dgx.spark.plugins.module_utils._command import Ran, bounded
+from ansible_collections.dgx.spark.plugins.module_utils._locked import fingerprint
+from ansible_collections.dgx.spark.plugins.module_utils._neighbours import neighbours
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import Ollama, OllamaError
 from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, owners, tcp_sockets
-from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import Marker, problem, read_marker
 
 COMMAND_S = 10
 OLLAMA_S = 2
@@ -239,9 +248,21 @@ def model(path: str) -> dict[str, Any] | None:
     if marker is None and not (os.path.isdir(path) and os.listdir(path)):
         return None
     found = problem(path, marker)
-    source = {"repo": marker.repo, "revision": marker.revision, "commit": marker.commit} if marker else {}
     size = sum(present.size for present in marker.present.values()) if marker else 0
-    return {"path": path, "repo": None, "revision": None, "commit": None, **source, "complete": not found, "bytes": size, "problem": found}
+    about: dict[str, str | None] = {"repo": None, "revision": None, "commit": None, "fingerprint": None}
+    if marker:
+        about = {**_origin(marker), "fingerprint": fingerprint(marker.files.values())}
+    return {"path": path, **about, "complete": not found, "bytes": size, "problem": found}
+
+
+def snapshots(path: str) -> list[dict[str, Any]]:
+    """What lies complete beside the weights."""
+    beside = neighbours(path)
+    return [{"path": where, **_origin(marker)} for where, marker in beside.items() if not problem(where, marker)]
+
+
+def _origin(marker: Marker) -> dict[str, str]:
+    return {"repo": marker.repo, "revision": marker.revision, "commit": marker.commit}
 
 
 def python_docker() -> str | None:
@@ -286,6 +307,7 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
         "containers": _box.containers(inspected, params["container"]),
         "ports": holders(params["ports"], inspected),
         "model": model(params["model_dir"]),
+        "snapshots": snapshots(params["model_dir"]),
         "evidence": document(os.path.join(params["evidence_dir"], f"{params['container']}.json")) if params["container"] else None,
         "python_docker": python_docker(),
     }

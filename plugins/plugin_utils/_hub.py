@@ -33,6 +33,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._manifest import (
     make_file,
     manifest_from,
 )
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import Digests
 
 try:
     from huggingface_hub import HfApi
@@ -137,6 +138,24 @@ class Hub:
                 found = list(pool.map(lambda path: self._address(listing, files[path]), stale))
             kept.update({path: {"time": now, "address": address} for path, address in zip(stale, found, strict=True)})
             return {path: kept[path]["address"] for path in paths}
+
+    def content(self, listing: Listing, path: str) -> bytes:
+        """A small file's content, verified. Raises HubError."""
+        manifest = listing.manifest
+        file = next((file for file in manifest.files if file.path == path), None)
+        if file is None:
+            raise HubError(f"{manifest.repo} has no {path} at {manifest.revision} (commit {manifest.commit})")
+        if file.size > MAX_HANDED_OVER:
+            raise HubError(f"{path} of {manifest.repo} is {file.size} bytes long: at most {MAX_HANDED_OVER} bytes are read here")
+        url = f"{self.endpoint}/{manifest.repo}/resolve/{manifest.commit}/{quote(path)}"
+        content = base64.b64decode(self._content(manifest, file, url))
+        found = Digests.of(content)
+        if not found.match(file):
+            raise HubError(
+                f"{path} came with hash {found.git_sha1 if file.git_sha1 else found.sha256} from {host_of(url)}, which says itself that"
+                f" it is {file.digest}: something on the way changes it (a proxy, a cache, a mirror)"
+            )
+        return content
 
     @contextlib.contextmanager
     def _kept(self, *what: str) -> Iterator[dict[str, Any]]:

@@ -192,7 +192,7 @@ def test_a_patch_is_known_by_its_bytes(tmp_path: Path) -> None:
     found = hashlib.sha256(PATCH).hexdigest()
     assert patch_sha256(PATCHED, str(tmp_path)) == found
     assert patch_sha256(Patch("gemma4_patched.py", PATCHED.module, "", found.upper()), str(tmp_path)) == found
-    with pytest.raises(NotStaged, match=f"has sha256 {found}, the recipe pins {'0' * 64}"):
+    with pytest.raises(NotStaged, match=f"has sha256 {found}, the recipe or its lock pins {'0' * 64}"):
         patch_sha256(Patch("gemma4_patched.py", PATCHED.module, "", "0" * 64), str(tmp_path))
     with pytest.raises(NotStaged, match=r"the patch .*/nowhere.py cannot be read \(No such file or directory\)"):
         patch_sha256(Patch("nowhere.py", PATCHED.module, "", None), str(tmp_path))

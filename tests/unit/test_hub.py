@@ -75,6 +75,18 @@ def test_a_listing_has_commit_sizes_and_the_hash_of_each_kind(ask: Callable[...,
     assert (small.size, small.sha256, small.git_sha1) == (3, None, hashlib.sha1(b"blob 3\0{}\n").hexdigest())
 
 
+def test_a_small_file_is_read_and_verified(ask: Callable[..., Hub], root: Path, server: SimulatedHub) -> None:
+    hub = ask()
+    listing = hub.listing(OPEN, "main")
+    assert hub.content(listing, "sub/a b.txt") == b"notes"
+    assert hub.content(listing, "model.safetensors") == FILES["model.safetensors"]
+    with pytest.raises(HubError, match=f"org/open has no nowhere.py at main .commit {server.commit(OPEN)}"):
+        hub.content(listing, "nowhere.py")
+    server.faults.flip = {"config.json": 0}
+    with pytest.raises(HubError, match="config.json came with hash [0-9a-f]{40} from 127.0.0.1:"):
+        hub.content(listing, "config.json")
+
+
 def test_a_box_gets_signed_addresses_of_large_files_and_plain_ones_of_small(ask: Callable[..., Hub]) -> None:
     hub = ask()
     addresses = hub.addresses(hub.listing(OPEN, "main"), list(FILES))

@@ -412,7 +412,7 @@ def refusals() -> list[tuple[str, dict[str, Any], str]]:
         (IMAGE, {"digest": "sha256:" + "1" * 64}, f"image {IMAGE} with digest sha256:{'1' * 64} is not on the box"),
         (IMAGE, {"model_path": "/nowhere"}, "the model in /nowhere is missing or incomplete"),
         (IMAGE, {"patches": [patch | {"file": "nowhere.py"}]}, "nowhere.py cannot be read (No such file or directory)"),
-        (IMAGE, {"patches": [patch | {"sha256": "0" * 64}]}, f"the recipe pins {'0' * 64}"),
+        (IMAGE, {"patches": [patch | {"sha256": "0" * 64}]}, f"the recipe or its lock pins {'0' * 64}"),
         (IMAGE, {"args": {"port": 1}}, "args.port is set by the module itself"),
     ]
 
