@@ -99,6 +99,18 @@ def test_the_publisher_of_a_port_is_found() -> None:
     assert _box.named(inspected, None) is None
 
 
+def test_a_container_tells_the_model_and_the_patches_that_it_was_made_from() -> None:
+    spec = {"model": {"path": "/srv/models/x"}, "patches": {"vllm.m": {"file": "p.py", "sha256": "a" * 64, "target": "/m.py"}}}
+    made, foreign = container("ours"), container("theirs")
+    made["Config"]["Labels"] = {"dgx.spark.spec_digest": "d1", "dgx.spark.spec": json.dumps(spec)}
+    (ours,) = _box.containers([made], "")
+    assert (ours["model_dir"], ours["patches"]) == ("/srv/models/x", {"p.py": "a" * 64})
+    for label in (None, "{half", '{"model": 1}'):
+        foreign["Config"]["Labels"] = {"dgx.spark.spec": label} if label else None
+        (theirs,) = _box.containers([foreign], "theirs")
+        assert (theirs["model_dir"], theirs["patches"]) == (None, {})
+
+
 def test_only_installed_packages_count() -> None:
     output = "installed nvidia-container-toolkit 1.19.0-1\nconfig-files libnvidia-container1 1.18.1-1\nnot-installed libnvidia-tools \n"
     assert _box.packages(output) == {"nvidia-container-toolkit": "1.19.0-1"}

@@ -7,7 +7,16 @@ from typing import Any
 from ansible_collections.dgx.spark.plugins.module_utils._evidence import document, regressions
 
 SPARK: dict[str, Any] = {
-    "containers": [{"name": "gemma4-nvfp4", "id": "c1", "spec_digest": "d1", "started_at": "2026-11-23T10:00:00Z", "image": "vllm:x"}],
+    "containers": [
+        {
+            "name": "gemma4-nvfp4",
+            "id": "c1",
+            "spec_digest": "d1",
+            "started_at": "2026-11-23T10:00:00Z",
+            "image": "vllm:x",
+            "patches": {"gemma4_patched.py": "p00"},
+        }
+    ],
     "model": {"repo": "a/b", "commit": "f00", "path": "/srv/models/x"},
     "kernel": "6.17.0-1032-nvidia",
     "os": {"pretty_name": "Ubuntu 24.04.3 LTS", "dgx_os": "7.5.0"},
@@ -44,6 +53,7 @@ def test_nothing_failed_is_proven() -> None:
     assert found["verdict"] == "proven"
     assert found["container"] == {"name": "gemma4-nvfp4", "id": "c1", "spec_digest": "d1", "started_at": "2026-11-23T10:00:00Z"}
     assert found["model"] == {"repo": "a/b", "commit": "f00"}
+    assert found["patches"] == {"gemma4_patched.py": "p00"}
     assert "long" not in found["throughput"]
 
 

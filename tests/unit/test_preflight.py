@@ -99,6 +99,18 @@ def test_weights_that_are_there_need_no_room() -> None:
     assert problems(gb10(disk={"path": "/srv", "free_gb": 3.0}, model=model), recipe(), wanted()) == []
 
 
+def test_the_commit_that_lies_beside_under_another_name_needs_no_room_and_is_linked() -> None:
+    spec = recipe()
+    spec["model"]["revision"] = "c" * 40
+    beside = {"path": "/srv/models/x/main", "repo": spec["model"]["repo"], "revision": "main", "commit": "c" * 40}
+    small = gb10(disk={"path": "/srv", "free_gb": 3.0}, snapshots=[beside])
+    assert problems(small, spec, wanted()) == []
+    assert "linked from /srv/models/x/main" in state(small, spec, {"changed": True, "reasons": []}, NAME)["reasons"][1]
+    other = gb10(disk={"path": "/srv", "free_gb": 3.0}, snapshots=[beside | {"commit": "d" * 40}])
+    assert "16.5 GB are needed" in problems(other, spec, wanted())[0]
+    assert "not on the box" in state(other, spec, {"changed": True, "reasons": []}, NAME)["reasons"][1]
+
+
 def test_a_port_held_by_another_recipe_is_taken_and_the_remedy_names_it() -> None:
     facts = {
         "ports": {"8002": {"process": "docker-proxy", "pid": 9, "container": "gemma4-tiny"}},
@@ -155,6 +167,15 @@ def test_a_moved_revision_is_a_reason() -> None:
     facts = serving()
     facts["model"]["revision"] = "v1"
     assert "@v1, asked is" in state(facts, recipe(), UNCHANGED, NAME)["reasons"][0]
+
+
+def test_weights_with_other_bytes_than_the_lock_are_a_reason() -> None:
+    facts, spec = serving(), recipe()
+    spec["lock"] = {"file": "gemma4.lock.yml", "model": {"fingerprint": "f1"}}
+    facts["model"]["fingerprint"] = "f1"
+    assert state(facts, spec, UNCHANGED, NAME)["state"] == "current"
+    facts["model"]["fingerprint"] = "f2"
+    assert state(facts, spec, UNCHANGED, NAME)["reasons"] == ["the weights in /srv/models/x are not the bytes that gemma4.lock.yml names"]
 
 
 def test_the_plans_reasons_come_first() -> None:

@@ -72,6 +72,23 @@ def test_weights_as_they_were_verified_are_complete(tmp_path: Path) -> None:
     assert (found["complete"], found["problem"], found["bytes"], found["commit"]) == (True, None, 10, "f" * 40)
 
 
+def test_what_lies_complete_beside_the_weights_is_told(tmp_path: Path) -> None:
+    snapshot(tmp_path / "srv/models/main")
+    (snapshot(tmp_path / "srv/models/cut")).write_bytes(b"x")
+    found = look(params(tmp_path))
+    assert found["model"] is None
+    assert found["snapshots"] == [{"path": str(tmp_path / "srv/models/main"), "repo": "a/b", "revision": "main", "commit": "f" * 40}]
+
+
+def test_the_same_bytes_have_the_same_fingerprint(tmp_path: Path) -> None:
+    snapshot(tmp_path / "m")
+    snapshot(tmp_path / "n")
+    one, other = model(str(tmp_path / "m")), model(str(tmp_path / "n"))
+    assert one and other
+    assert len(one["fingerprint"]) == 64
+    assert one["fingerprint"] == other["fingerprint"]
+
+
 def test_weights_that_were_cut_or_touched_or_lost_are_not(tmp_path: Path) -> None:
     weights = snapshot(tmp_path / "m")
     os.utime(weights, ns=(1, 1))
