@@ -159,7 +159,7 @@ def test_the_module_refuses_what_the_lock_does_not_have_before_a_byte_is_fetched
 
 
 def test_without_the_hub_a_box_holds_what_it_has_against_the_lock(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"repo": REPO, "revision": COMMIT, "dest": str(beside)}
+    options: dict[str, Any] = {"repo": REPO, "revision": COMMIT, "dest": str(beside)}
     assert not run_module(hf_snapshot.main, capsys, **options, lock=lock(FILES)).get("failed")
     result = run_module(hf_snapshot.main, capsys, **options, lock=lock({**FILES, "config.json": b"{ }"}))
     assert f"{beside} has other bytes under commit {COMMIT}" in result["msg"]
