@@ -8,6 +8,7 @@ The same bytes make the same text: everything is sorted, and nothing in it says 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -51,6 +52,8 @@ _Dumper.add_representer(_Line, lambda dumper, data: dumper.represent_mapping("ta
 
 def render(document: Document) -> str:
     """The file's text."""
+    # Ansible's texts remember where they come from; YAML's writer wants plain ones.
+    document = json.loads(json.dumps(document))
     recipes = {}
     for name, entry in document["recipes"].items():
         files = {path: _Line(sorted(file.items(), reverse=True)) for path, file in entry["model"]["files"].items()}

@@ -19,7 +19,7 @@ import yaml
 from faults.box import ROOT, Box, Run, Served
 from faults.test_way_back import changed
 from sim import repos
-from sim.hub import TOKEN
+from sim.hub import TOKEN, Snapshot
 from sim.hub import Hub as OtherHub
 from sim.names import HUB_REPOS, PUSH_TO, REGISTRY_STORAGE
 
@@ -196,7 +196,10 @@ def test_a_mirror_with_other_bytes_under_the_same_commit_is_refused(served: Serv
     commit = locked.entry()["model"]["commit"]
     with OtherHub(tmp_path / "mirror") as mirror:
         honest = mirror.state.store.snapshots
-        lie = lambda repo: [dataclasses.replace(snapshot, commit=commit) for snapshot in honest(repo)]  # noqa: E731
+
+        def lie(repo: str) -> list[Snapshot]:
+            return [dataclasses.replace(snapshot, commit=commit) for snapshot in honest(repo)]
+
         mirror.state.store.snapshots = lie  # type: ignore[method-assign]
         run = locked.play(model_endpoint=mirror.url)
     assert run.rc != 0

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -175,9 +176,10 @@ def test_the_token_is_nowhere_but_at_the_hub(play: Play, hub: Hub, tmp_path: Pat
 
 
 def test_many_boxes_ask_once(play: Play, hub: Hub, tmp_path: Path) -> None:
-    run = play({}, boxes=3)
+    # Not side by side: they would link each other's files.
+    run = play({"dest": str(tmp_path / "{{ inventory_hostname }}" / "model")}, boxes=3)
     assert [results[0]["changed"] for results in run.boxes] == [True] * 3, run.output[-3000:]
-    assert all((tmp_path / f"box{number}" / "config.json").exists() for number in (1, 2, 3))
+    assert all((tmp_path / f"box{number}" / "model" / "config.json").exists() for number in (1, 2, 3))
     # The boxes fetch the small ones from the Hub themselves.
     assert requests(hub) == ["GET file"] * 6 + ["GET info", "HEAD file"]
 
@@ -223,6 +225,26 @@ def test_bad_input_is_named_in_check_mode_too_and_so_is_a_host_that_refuses(play
     assert "refuses the address of model.safetensors (HTTP 403), although it is fresh: check the box's clock" in refused["msg"]
     assert "Signature=" not in run.output
     assert not (tmp_path / "refused" / "config.json").exists()
+
+
+def test_a_lock_is_held_against_the_hub_and_against_what_is_there(play: Play, hub: Hub, tmp_path: Path) -> None:
+    def listed(path: str, content: bytes) -> dict[str, Any]:
+        if path == "model.safetensors":
+            return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return {"size": len(content), "git_sha1": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
+
+    def asked(commit: str, **files: Any) -> dict[str, Any]:
+        every = {path: listed(path, content) for path, content in FILES.items()} | files
+        return {"revision": hub.commit(REPO), "lock": {"commit": commit, "files": every}}
+
+    commit, away = hub.commit(REPO), {"endpoint": "http://127.0.0.1:9"}
+    right, wrong = asked(commit), asked(commit, **{"config.json": {"size": 3, "git_sha1": "0" * 40}})
+    run = play(wrong, asked("0" * 40), right, {**right, **away}, {**wrong, **away})
+    refused, moved, made, kept, found_out = run.results
+    assert f"{hub.url} has other bytes under commit {commit} of {REPO} than the lock: config.json is git_sha1" in refused["msg"]
+    assert f"{hub.url} has {REPO} at commit {commit}, the lock demands {'0' * 40}" in moved["msg"]
+    assert (refused["bytes_fetched"], made["changed"], kept["changed"]) == (0, True, False)
+    assert f"{tmp_path / 'box1'} has other bytes under commit {commit}" in found_out["msg"]
 
 
 def test_a_hub_that_is_away_does_not_matter_when_all_is_there(play: Play, hub: Hub, tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +157,33 @@ def test_the_same_bytes_make_the_same_text_in_any_order(lock: dict[str, Any]) ->
     assert render(build([shuffled], None, keep=False)[0]) == render(lock)
 
 
+def test_texts_that_are_more_than_texts_are_written_as_such(lock: dict[str, Any]) -> None:
+    class Tagged(str):
+        __slots__ = ()
+
+    tagged = host()
+    tagged["model_upstream"]["commit"] = Tagged(OLD_COMMIT)
+    tagged["recipe_spec"]["name"] = Tagged(NAME)
+    assert render(build([tagged], None, keep=False)[0]) == render(lock)
+
+
 def test_a_file_is_one_line_and_the_header_says_how_to_renew(lock: dict[str, Any]) -> None:
     lines = render(lock).splitlines()
     assert f"        model.safetensors: {{size: 16000000000, sha256: {'c' * 64}}}" in lines
     assert any(line.startswith("#   renew:          ansible-playbook playbooks/lock.yml") for line in lines)
+
+
+def test_an_inventory_with_a_lock_and_recipes_in_it_has_no_other_groups_and_warns_of_nothing(lock: dict[str, Any], tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "hosts.yml").write_text("spark: {hosts: {spark-1: {}}}\n")
+    (tmp_path / "gemma4.lock.yml").write_text(render(lock))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yml").write_text(yaml.safe_dump(ARTICLE))
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(tmp_path), "--graph"]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(root / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["@all:", "|--@ungrouped:", "|--@spark:", "|", "|--spark-1"]
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
