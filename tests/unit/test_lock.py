@@ -35,7 +35,7 @@ def sha256(text: str) -> str:
 
 
 def recipe(**overrides: Any) -> dict[str, Any]:
-    return load(ARTICLE, "/srv/models", overrides)
+    return load(ARTICLE, "/srv/models", overrides=overrides)
 
 
 def text_of(text: str) -> dict[str, str]:
@@ -194,6 +194,7 @@ def test_an_inventory_with_a_lock_and_recipes_in_it_has_no_other_groups_and_warn
         (lambda doc: doc.update(toolkit=["x"]), "toolkit must be a mapping of packages to versions"),
         (lambda doc: doc["recipes"][NAME].pop("model"), f"recipes.{NAME} must have image, model and patches"),
         (lambda doc: doc["recipes"][NAME]["image"].update(digest="latest"), f"recipes.{NAME}.image.digest is 'latest'"),
+        (lambda doc: doc["recipes"][NAME]["image"].update(digest=OLD_DIGEST + "0"), f"recipes.{NAME}.image.digest is '{OLD_DIGEST}0'"),
         (lambda doc: doc["recipes"][NAME]["image"].update(digest=None), f"recipes.{NAME}.image.digest is None"),
         (lambda doc: doc["recipes"][NAME]["model"].update(commit="main"), f"recipes.{NAME}.model.commit is 'main'"),
         (lambda doc: doc["recipes"][NAME]["patches"].update({PATCH: "00"}), f"recipes.{NAME}.patches.{PATCH} is '00'"),

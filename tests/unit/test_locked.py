@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils._locked import fingerprint, require_locked
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, SnapshotError, manifest_from
-from ansible_collections.dgx.spark.plugins.module_utils._snapshot import read_marker
+from ansible_collections.dgx.spark.plugins.module_utils._neighbours import count_in, find
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import make_plan, read_marker
 from ansible_collections.dgx.spark.plugins.modules import hf_snapshot
 from unit.run_module import run_module
 
@@ -115,6 +116,14 @@ def test_the_same_commit_beside_it_is_linked_and_verified_and_nothing_is_fetched
     # The old directory may go, and is none the worse meanwhile.
     assert read_marker(str(beside)) is not None
     assert not fetch(capsys, beside, FILES, manifest=manifest(FILES, revision="main"))["changed"]
+
+
+def test_what_is_linked_needs_no_room(beside: Path, tmp_path: Path) -> None:
+    asked = manifest_from(manifest({**FILES, "new.bin": b"x" * 7}))
+    plan = make_plan(str(tmp_path / COMMIT), asked, None)
+    found = find(str(tmp_path / COMMIT), plan.fetch)
+    assert plan.room == asked.size
+    assert count_in(str(tmp_path / COMMIT), plan, found).room == 7
 
 
 def test_a_neighbour_that_was_changed_after_it_was_verified_is_not_linked(

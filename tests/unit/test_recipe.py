@@ -180,14 +180,16 @@ def test_the_file_that_was_read_is_not_changed() -> None:
 
 
 def test_what_is_wanted_instead_counts_and_moves_the_directory() -> None:
-    recipe = load(article(), "/srv/models", {"model": {"revision": "v2", "repo": None}, "image": {"name": "x:1"}, "patches": None})
+    recipe = load(
+        article(), "/srv/models", overrides={"model": {"revision": "v2", "repo": None}, "image": {"name": "x:1"}, "patches": None}
+    )
     assert (recipe["model"]["revision"], recipe["model"]["repo"]) == ("v2", ARTICLE["model"]["repo"])
     assert recipe["model"]["path"] == "/srv/models/gemma4-26b-a4b-nvfp4/v2"
     assert recipe["image"]["name"] == "x:1"
     assert len(recipe["patches"]) == 1
-    assert load(article(), "/srv/models", {"patches": []})["patches"] == []
+    assert load(article(), "/srv/models", overrides={"patches": []})["patches"] == []
 
 
 def test_what_is_wanted_instead_is_checked_like_the_recipe() -> None:
     with pytest.raises(RecipeError, match=r"model\.revison is not a key of a recipe"):
-        load(article(), "/x", {"model": {"revison": "v2"}})
+        load(article(), "/x", overrides={"model": {"revison": "v2"}})
