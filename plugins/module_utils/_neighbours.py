@@ -10,6 +10,7 @@ as they were. A hard link costs nothing and outlives the directory it came from.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -49,8 +50,9 @@ def find(dest: str, files: Iterable[RepoFile]) -> dict[str, str]:
                 seen = os.lstat(here)
             except OSError:
                 continue
-            # An empty file is made, not linked.
-            if seen.st_size and seen.st_dev == device and marker.present[path].still(seen) and not os.path.islink(here):
+            # An empty file is made, not linked; and one that somebody else may change stays his.
+            ours = stat.S_ISREG(seen.st_mode) and seen.st_uid == os.geteuid() and seen.st_dev == device
+            if ours and seen.st_size and marker.present[path].still(seen):
                 known.setdefault(file.digest, here)
     return {file.digest: known[file.digest] for file in files if file.digest in known}
 
