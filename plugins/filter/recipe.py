@@ -51,9 +51,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.dgx.spark.plugins.module_utils._recipe import RecipeError, load
 
 
-def recipe(
-    raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def recipe(raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     try:
         return load(raw, models_root, engine, overrides)
     except RecipeError as error:

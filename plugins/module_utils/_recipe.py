@@ -203,9 +203,7 @@ def _check_expect(startup: Any) -> list[str]:
     return []
 
 
-def load(
-    raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A recipe for C(engine), checked, with every default filled in. One for vLLM gets C(model.path): where its weights lie on a box.
 
     Each revision has its own directory, so a container that is kept to go back to still finds its weights. C(overrides) is what somebody

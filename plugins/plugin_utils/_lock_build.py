@@ -23,6 +23,7 @@ class Resolved:
 
     entry: Document
     box: str  # that asked
+    asked: bool  # false on a box that cannot talk to Docker yet, in check mode
     registry_error: str | None
     on_box: str | None  # the digest that the box has under the image's name
     texts: Mapping[str, Mapping[str, str]]  # of patches, now
@@ -87,8 +88,11 @@ def _resolve(host: Mapping[str, Any], old: Mapping[str, Any] | None) -> Resolved
     if version is None and old and digest and old["image"]["digest"] == digest:
         version = old["image"].get("vllm_version")  # the same bytes have the same version
     files = {file["path"]: {key: file[key] for key in ("size", "sha256", "git_sha1") if file[key] is not None} for file in model["files"]}
+    image_entry = {"name": recipe["image"]["name"], "digest": digest, "vllm_version": version}
+    if digest is None and old and old["image"]["name"] == image_entry["name"]:
+        image_entry = dict(old["image"])
     entry = {
-        "image": {"name": recipe["image"]["name"], "digest": digest, "vllm_version": version},
+        "image": image_entry,
         "model": {
             "repo": recipe["model"]["repo"],
             "revision": recipe["model"]["revision"],
@@ -98,7 +102,13 @@ def _resolve(host: Mapping[str, Any], old: Mapping[str, Any] | None) -> Resolved
         "patches": {patch["file"]: model["texts"][patch["file"]]["sha256"] for patch in recipe["patches"]},
     }
     return Resolved(
-        entry, host["inventory_hostname"], found.get("registry_error"), found.get("on_box"), model["texts"], model.get("texts_since") or {}
+        entry=entry,
+        box=host["inventory_hostname"],
+        asked=digest is not None,
+        registry_error=found.get("registry_error"),
+        on_box=found.get("on_box"),
+        texts=model["texts"],
+        texts_since=model.get("texts_since") or {},
     )
 
 
@@ -118,7 +128,8 @@ def _changes(old: Document | None, new: Document, resolved: Mapping[str, Resolve
 
 def _first(entry: Document) -> Iterable[str]:
     image, model = entry["image"], entry["model"]
-    yield f"{image['name']} is {image['digest'] or UNKNOWN}, with vLLM {image['vllm_version'] or UNKNOWN}"
+    if image["digest"]:
+        yield f"{image['name']} is {image['digest']}, with vLLM {image['vllm_version'] or UNKNOWN}"
     yield f"{model['repo']} at {model['revision']} is commit {model['commit']}, {len(model['files'])} files"
     yield from (f"the patch {file} has sha256 {sha256}" for file, sha256 in sorted(entry["patches"].items()))
 
@@ -141,7 +152,9 @@ def _image_moved(old: Document, new: Document) -> Iterable[str]:
     if old["digest"] == new["digest"]:
         return
     deed = "the tag was pushed again" if old["name"] == new["name"] else "its digest"
-    yield f"{new['name']}: {deed}: {old['digest']} → {new['digest'] or UNKNOWN}"
+    if not new["digest"]:
+        return
+    yield f"{new['name']}: {deed}: {old['digest']} → {new['digest']}"
     if old.get("vllm_version") != new["vllm_version"]:
         yield f"vLLM in it: {old.get('vllm_version') or 'not known'} → {new['vllm_version'] or UNKNOWN}"
 
@@ -181,8 +194,10 @@ def _visible(line: str) -> str:
 
 
 def _remarks(found: Resolved) -> Iterable[str]:
-    digest = found.entry["image"]["digest"]
-    if digest and found.registry_error:
+    name, digest = found.entry["image"]["name"], found.entry["image"]["digest"]
+    if not found.asked:
+        yield f"what {name} means now is {UNKNOWN}: {found.box} cannot ask the registry yet"
+    elif found.registry_error:
         yield f"the registry could not be asked ({found.registry_error}): the digest is that of the image on {found.box}"
-    elif digest and found.on_box and found.on_box != digest:
-        yield f"{found.box} has {found.on_box} under the name {found.entry['image']['name']}, pulled at another time"
+    elif found.on_box and found.on_box != digest:
+        yield f"{found.box} has {found.on_box} under the name {name}, pulled at another time"

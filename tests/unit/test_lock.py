@@ -246,8 +246,17 @@ def test_in_check_mode_the_version_of_new_bytes_is_said_to_be_unknown_and_that_o
     new, changes = build([host(digest=NEW_DIGEST, version=None)], lock, keep=False)
     assert "not known until lock.yml runs without --check" in changes[1]
     assert build([host(version=None)], lock, keep=False) == (lock, [])
-    with pytest.raises(LockError, match="digest is None"):  # a virgin box in check mode: shown, never written
-        parse(render(build([host(digest=None, version=None)], None, keep=False)[0]), PATH)
+
+
+def test_a_box_that_cannot_ask_yet_leaves_the_image_as_it_was_locked(lock: dict[str, Any]) -> None:
+    virgin = host()
+    del virgin["vllm_upstream"]
+    sentence = f"{NAME}: what {IMAGE} means now is not known until lock.yml runs without --check: spark-1 cannot ask the registry yet"
+    assert build([virgin], lock, keep=False) == (lock, [sentence])
+    first, changes = build([virgin], None, keep=False)
+    assert changes[-1] == sentence
+    with pytest.raises(LockError, match="digest is None"):  # shown in check mode, never written
+        parse(render(first), PATH)
 
 
 def test_a_branch_that_moved_names_the_files_and_a_patch_is_shown_as_a_diff(lock: dict[str, Any]) -> None:
