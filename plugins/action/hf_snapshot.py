@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The controller's half of hf_snapshot: asks the Hub, lets the box compare, and gives it addresses for what it lacks.
 
+The box's half runs in its background, and the terminal shows how far it is.
+
 The token ends here: the box's half is called without it.
 """
 
@@ -13,41 +15,43 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants as C  # noqa: N812
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, SnapshotError, require
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, HubUnavailable, Listing
+from ansible_collections.dgx.spark.plugins.plugin_utils._long_task import Background
 
 display = Display()
 # A box expands ~ and $HOME in its own path; the controller must not.
 CONTROLLER_OPTIONS = {**OPTIONS, "dest": {"type": "str", "required": True}}
-FRUITLESS = 2  # times that a host refuses fresh addresses before it is believed
+FRUITLESS = 2  # times without a byte that fresh addresses are refused, or another way is tried, before it is believed
+SLOW_DISK = 50e6  # bytes per second; files are read at least so fast when they are verified
 
 
-class ActionModule(ActionBase):
+class ActionModule(Background):
     """See the module of the same name."""
-
-    _supports_check_mode = True
-    _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
+        self._fetched = 0
         args = self.validate_argument_spec(argument_spec=CONTROLLER_OPTIONS)[1]
         token = args.pop("token", None)
-        host = (task_vars or {}).get("inventory_hostname", "")
+        self._host = (task_vars or {}).get("inventory_hostname", "")
         try:
-            hub = Hub(args["endpoint"], token, Path(C.DEFAULT_LOCAL_TMP), say=lambda text: display.display(f"{host}: {text}"))
+            hub = Hub(args["endpoint"], token, Path(C.DEFAULT_LOCAL_TMP), say=self._say)
             try:
                 listing = hub.listing(args["repo"], args["revision"])
             except HubUnavailable as exc:
-                return self._without_hub(args, task_vars, exc)
+                return self._without_hub(args, task_vars or {}, exc)
             manifest = listing.manifest
             require(manifest.files, args["files"] or [], f"revision {manifest.revision} (commit {manifest.commit})")
-            return self._with_hub(hub, listing, args, task_vars)
+            return self._with_hub(hub, listing, args, task_vars or {})
         except SnapshotError as exc:
-            return {"failed": True, "msg": f"Cannot bring {args['repo']} to {args['dest']}: {exc}", "bytes_fetched": 0}
+            return {"failed": True, "msg": f"Cannot bring {args['repo']} to {args['dest']}: {exc}", "bytes_fetched": self._fetched}
 
-    def _without_hub(self, args: dict[str, Any], task_vars: dict[str, Any] | None, cause: HubUnavailable) -> dict[str, Any]:
+    def _say(self, text: str) -> None:
+        display.display(f"{self._host}: {text}")
+
+    def _without_hub(self, args: dict[str, Any], task_vars: dict[str, Any], cause: HubUnavailable) -> dict[str, Any]:
         """What is complete on the box in the revision that is asked is good enough."""
         result = self._box(args, task_vars)
         if result.get("failed"):
@@ -58,40 +62,44 @@ class ActionModule(ActionBase):
             result.setdefault("warnings", []).append(text)
         return result
 
-    def _with_hub(self, hub: Hub, listing: Listing, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Let the box say what it lacks, give it addresses for that, and fresh ones as long as they expire while bytes come."""
+    def _with_hub(self, hub: Hub, listing: Listing, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Let the box say what it lacks and give it addresses for that.
+
+        It gets fresh ones when they have expired, and others when nothing comes by them, as long as bytes come.
+        """
         deadline = time.monotonic() + args["timeout"]
         manifest = listing.manifest.to_json()
         result = self._box(args, task_vars, manifest=manifest)
-        fetched = fruitless = 0
-        newer_than = 0.0
+        fruitless, newer_than, redirect = 0, 0.0, False
         while (needed := result.pop("needed", None)) and not result.get("failed"):
             manifest["verified"] = result.pop("verified", {})
             if self._task.check_mode:
                 if listing.gated:  # may we have it at all?
                     hub.addresses(listing, needed[:1])
                 break
-            addresses = hub.addresses(listing, needed, newer_than)
+            addresses = hub.addresses(listing, needed, newer_than, redirect)
             left = max(1, int(deadline - time.monotonic()))
             result = self._box({**args, "timeout": left}, task_vars, manifest=manifest, addresses=json.dumps(addresses))
             came = result.get("bytes_fetched", 0)
-            fetched += came
-            result["bytes_fetched"] = fetched
-            refused = result.pop("refused", None)
-            if refused is None:
+            self._fetched += came
+            result["bytes_fetched"] = self._fetched
+            refused, stuck = result.pop("refused", None), result.pop("stuck", None)
+            if not refused and not stuck:
                 continue
             newer_than = time.time()
             fruitless = 0 if came else fruitless + 1
             if fruitless >= FRUITLESS:
-                raise SnapshotError(f"{refused}, although it is fresh: check the box's clock, and what its proxy lets through")
+                raise SnapshotError(stuck or f"{refused}, although it is fresh: check the box's clock, and what its proxy lets through")
+            if stuck:
+                redirect = not redirect
+                self._say(f"{stuck}. Trying another way")
         result.pop("verified", None)
         return result
 
-    def _box(self, args: dict[str, Any], task_vars: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    def _box(self, args: dict[str, Any], task_vars: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Run the box's half. Its arguments are long, and an invocation says what the task said."""
-        result: dict[str, Any] = self._execute_module(
-            module_name="dgx.spark.hf_snapshot", module_args={**args, **more}, task_vars=task_vars, wrap_async=False
-        )
-        for name in ("manifest", "addresses"):
+        size = sum(file["size"] for file in more.get("manifest", {}).get("files", ()))
+        result = self.in_background({**args, **more}, task_vars, args["timeout"] + size / SLOW_DISK)
+        for name in ("manifest", "addresses", "progress_file"):
             result.get("invocation", {}).get("module_args", {}).pop(name, None)
         return result

@@ -12,11 +12,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 NO_ROOM, CORRUPT_RECORD = 9, -1
+WATCH_S = 1.0
 
 
 class Aria2Missing(Exception):
@@ -83,10 +85,12 @@ def run(
     patience: Patience = Patience(),  # noqa: B008  frozen
     split_size: str = "16M",
     program: str = "aria2c",
+    watch: Callable[[], bool] = lambda: True,
 ) -> Outcome:
     """Fetch into an existing directory for at most C(timeout) seconds. What is there already is continued.
 
-    C(connections) fetch one file at the same time, and two files are under way. Raises Aria2Missing, ValueError for a bad address.
+    C(connections) fetch one file at the same time, and two files are under way. C(watch) is asked every second whether to go on.
+    Raises Aria2Missing, ValueError for a bad address.
     """
     binary = shutil.which(program)
     if binary is None:
@@ -128,16 +132,26 @@ def run(
     process = subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
     )
-    timed_out = False
     try:
-        output = process.communicate(text, max(timeout, 0.1))[0]
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        output = _stop(process)
+        output, timed_out = _attend(process, text, timeout, watch)
     except BaseException:
         _stop(process)
         raise
     return Outcome(parse_failures(output.splitlines(), jobs), timed_out)
+
+
+def _attend(process: subprocess.Popen[str], text: str, timeout: float, watch: Callable[[], bool]) -> tuple[str, bool]:
+    """Its output when it has ended by itself or was stopped, and whether the time was over."""
+    end = time.monotonic() + max(timeout, 0.1)
+    rest: str | None = text
+    while (left := end - time.monotonic()) > 0:
+        try:
+            return process.communicate(rest, min(left, WATCH_S))[0], False
+        except subprocess.TimeoutExpired:
+            rest = None  # it was taken the first time
+        if not watch():
+            return _stop(process), False
+    return _stop(process), True
 
 
 def _stop(process: subprocess.Popen[str]) -> str:

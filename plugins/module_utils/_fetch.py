@@ -23,16 +23,17 @@ from dataclasses import dataclass, field
 from ansible_collections.dgx.spark.plugins.module_utils import _aria2
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, Manifest, RepoFile, SnapshotError
+from ansible_collections.dgx.spark.plugins.module_utils._pace import Pace, amount
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     Plan,
     Present,
     digests,
-    gb,
     inside,
     marker_text,
     partial_bytes,
     partial_path,
     read_all,
+    silent,
 )
 
 # The Hub answers one of these for an address that has expired, and a mirror may take any of them.
@@ -56,6 +57,15 @@ class Limits:
     rounds: int = 3  # without a byte, then it gives up
     pause: float = 5  # between two rounds
     patience: _aria2.Patience = field(default_factory=_aria2.Patience)
+
+    @property
+    def silence(self) -> float:
+        """No byte of any file for so long: every connection was given up and made again, in vain."""
+        return 2 * self.patience.silence + self.patience.wait
+
+
+class Stuck(SnapshotError):
+    """Bytes do not come this way, whatever is tried; another address may lead another way."""
 
 
 class Refused(Exception):
@@ -88,7 +98,9 @@ def alone(dest: str) -> Iterator[None]:
 class Transfer:
     """Fetches and verifies the files of a plan, into the directory of parts. `fetched` counts the bytes that came over the network."""
 
-    def __init__(self, dest: str, plan: Plan, addresses: Mapping[str, Address], limits: Limits) -> None:
+    def __init__(
+        self, dest: str, plan: Plan, addresses: Mapping[str, Address], limits: Limits, tell: Callable[[str], None] = silent
+    ) -> None:
         self.dest = dest
         self.plan = plan
         self.limits = limits
@@ -98,20 +110,25 @@ class Transfer:
         self._bad: set[str] = set()
         self._started = time.monotonic()
         self._verified: dict[str, str] = {}  # digest → sha256
+        self._tell = tell
+        self._pace = Pace(plan.size)
+        self._silent_for = 0.0  # seconds, when that was too long
 
     def run(self) -> dict[str, str]:
-        """Fetch all. Returns the sha256 of every content, by digest. Raises SnapshotError, Refused, Aria2Missing, OSError."""
+        """Fetch all. Returns the sha256 of every content, by digest. Raises SnapshotError, Stuck, Refused, Aria2Missing, OSError."""
         self._prepare()
         left = self._settle(self._files)
         fruitless = 0
         while left:
             before = self._there(left)
+            self._pace = Pace(self.plan.size, self._there(self._files))
             outcome = _aria2.run(
                 [_aria2.Job(self._url(digest), digest) for digest in left],
                 os.path.join(self.dest, PARTIAL),
                 self.limits.connections,
                 self.limits.timeout - self._seconds(),
                 self.limits.patience,
+                watch=self._goes_on,
             )
             gained = max(0, self._there(left) - before)
             self.fetched += gained
@@ -126,16 +143,23 @@ class Transfer:
             failures = {digest: outcome.failures[digest] for digest in left if digest in outcome.failures}
             self._give_up_on(failures)
             fruitless = 0 if gained else fruitless + 1
-            if fruitless >= self.limits.rounds:
-                raise SnapshotError(self._last_words(failures, left))
+            if fruitless >= self.limits.rounds or self._silent_for:
+                raise self._last_words(failures, left)
             self._wait(failures)
         return self._verified
+
+    def _goes_on(self) -> bool:
+        """Say how far it is. False when nothing has come for too long."""
+        self._tell(self._pace.at(self._there(self._files)))
+        if self._pace.silence() > self.limits.silence:
+            self._silent_for = self._pace.silence()
+        return not self._silent_for
 
     def progress(self) -> str:
         """How far it is: `fetched 3.1 of 16.5 GB, 12.0 MB/s`."""
         there = self._there(self._files)
         rate = self.fetched / max(self._seconds(), 0.001)
-        return f"fetched {gb(there)} of {gb(self.plan.size)}, {gb(rate)}/s"
+        return f"fetched {amount(there)} of {amount(self.plan.size)}, {amount(rate)}/s"
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -179,7 +203,8 @@ class Transfer:
             else:
                 left.append(digest)
         files = self._files
-        read = read_all({files[digest].path: path for digest, path in complete.items()}, (files[digest] for digest in complete))
+        paths = {files[digest].path: path for digest, path in complete.items()}
+        read = read_all(paths, (files[digest] for digest in complete), self._tell)
         for digest, path in complete.items():
             file, found = files[digest], read[files[digest].path]
             if found.match(file) and os.path.getsize(path) == file.size:
@@ -213,20 +238,20 @@ class Transfer:
                 room = shutil.disk_usage(self.dest).free
                 missing = self.plan.size - self._there(self._files)
                 raise SnapshotError(
-                    f"the disk became full: {self.dest} has {gb(room)} left, and {gb(missing)} are still to be fetched ({self.progress()})."
-                    " Make room there and run again, it goes on from there"
+                    f"the disk became full: {self.dest} has {amount(room)} left, and {amount(missing)} are still to be fetched"
+                    f" ({self.progress()}). Make room there and run again, it goes on from there"
                 )
             if failure.code == _aria2.CORRUPT_RECORD:
                 self._drop(digest)
             if failure.status in REFUSED:
                 raise Refused(failure.host, failure.status, file.path)
 
-    def _last_words(self, failures: Mapping[str, _aria2.Failure], left: list[str]) -> str:
+    def _last_words(self, failures: Mapping[str, _aria2.Failure], left: list[str]) -> SnapshotError:
         digest = next(iter(failures), left[0])
         path, host = self._files[digest].path, _aria2.host_of(self._url(digest))
         failure = failures.get(digest)
         if failure and failure.status == 429:
-            return (
+            return SnapshotError(
                 f"{host} lets this box make no more requests for now (HTTP 429): {self.progress()}. Wait some minutes and run again, it"
                 " goes on from there; boxes behind one address share a limit"
             )
@@ -234,9 +259,10 @@ class Transfer:
             cause = f"{host} answers HTTP {failure.status} for {path}"
             remedy = "The server is at fault: run again later"
         else:
-            cause = f"{path} cannot be fetched from {host}: {failure.text if failure else 'it ended early'}"
+            why = f"no byte came for {self._silent_for:.0f} s" if self._silent_for else failure.text if failure else "it ended early"
+            cause = f"{path} cannot be fetched from {host}: {why}"
             remedy = "This box reaches that host itself: check its network, name resolution and proxy (https_proxy), then run again"
-        return f"{cause} ({self.progress()}). {remedy}; it goes on from there"
+        return Stuck(f"{cause} ({self.progress()}). {remedy}; it goes on from there")
 
     def _wait(self, failures: Mapping[str, _aria2.Failure]) -> None:
         limited = next((digest for digest, failure in failures.items() if failure.status == 429), None)
@@ -325,16 +351,22 @@ def _remove(dest: str, path: str) -> None:
 
 
 def carry_out(
-    dest: str, manifest: Manifest, plan: Plan, addresses: Mapping[str, Address], limits: Limits, count: Callable[[int], None]
+    dest: str,
+    manifest: Manifest,
+    plan: Plan,
+    addresses: Mapping[str, Address],
+    limits: Limits,
+    count: Callable[[int], None],
+    tell: Callable[[str], None] = silent,
 ) -> dict[str, Present]:
     """Do what a plan says, in C(dest), which is made if it is not there.
 
-    C(count) is told the bytes that came over the network, also when it fails. Returns what is there now.
-    Raises SnapshotError, Refused, Aria2Missing, OSError.
+    C(count) is told the bytes that came over the network, also when it fails; C(tell) hears how far it is. Returns what is there now.
+    Raises SnapshotError, Stuck, Refused, Aria2Missing, OSError.
     """
     os.makedirs(dest, mode=0o755, exist_ok=True)
     with alone(dest):
-        transfer = Transfer(dest, plan, addresses, limits)
+        transfer = Transfer(dest, plan, addresses, limits, tell)
         try:
             sha256 = transfer.run() if plan.fetch else {}
         finally:

@@ -18,7 +18,7 @@ MARKER = ".dgx-spark-snapshot.json"
 PARTIAL = ".dgx-spark-partial"
 MAX_HANDED_OVER = 16 * 1024 * 1024  # bytes; a larger file never travels through the controller
 
-# Options of the module that its two halves share. `manifest` and `addresses` are for the module half alone.
+# Options of the module that its two halves share. `manifest`, `addresses` and `progress_file` are for the module half alone.
 OPTIONS: dict[str, Any] = {
     "repo": {"type": "str", "required": True},
     "revision": {"type": "str", "default": "main"},
@@ -28,6 +28,7 @@ OPTIONS: dict[str, Any] = {
     "files": {"type": "list", "elements": "str"},
     "verify": {"type": "str", "choices": ["quick", "full"], "default": "quick"},
     "timeout": {"type": "int", "default": 14400},
+    "stall_timeout": {"type": "int", "default": 60},
     "connections": {"type": "int", "default": 8},
     "lock": {"type": "dict"},
 }

@@ -27,6 +27,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._manifest import (
     check_path,
     make_file,
 )
+from ansible_collections.dgx.spark.plugins.module_utils._pace import Reading, amount
 
 SCHEMA = 1
 HASHERS = 4  # files that are read at the same time
@@ -125,16 +126,21 @@ class Digests:
         return file.digest in (self.sha256, self.git_sha1) and file.sha256 in (None, self.sha256)
 
 
-def digests(path: str, git: bool = True) -> Digests:
-    """Read a file once; without C(git) its sha1 is left empty, as a large file has none. Raises OSError."""
+def silent(text: str) -> None:
+    """Where nobody wants to hear how far it is."""
+
+
+def digests(path: str, git: bool = True, count: Callable[[int], None] = lambda read: None) -> Digests:
+    """Read a file once; without C(git) its sha1 is left empty, as a large file has none. C(count) hears of bytes. Raises OSError."""
     sha256 = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:
         sha1 = hashlib.sha1(b"blob %d\0" % os.fstat(stream.fileno()).st_size, usedforsecurity=False) if git else None
         buffer = bytearray(1024 * 1024)
-        while count := stream.readinto(buffer):
-            sha256.update(memoryview(buffer)[:count])
+        while got := stream.readinto(buffer):
+            sha256.update(memoryview(buffer)[:got])
             if sha1:
-                sha1.update(memoryview(buffer)[:count])
+                sha1.update(memoryview(buffer)[:got])
+            count(got)
     return Digests(sha256.hexdigest(), sha1.hexdigest() if sha1 else "")
 
 
@@ -164,12 +170,17 @@ class Plan:
 
 
 def make_plan(
-    dest: str, manifest: Manifest, marker: Marker | None, full: bool = False, verified: Mapping[str, Present] | None = None
+    dest: str,
+    manifest: Manifest,
+    marker: Marker | None,
+    full: bool = False,
+    verified: Mapping[str, Present] | None = None,
+    tell: Callable[[str], None] = silent,
 ) -> Plan:
     """Compare a directory with a manifest.
 
     A file is kept when the marker, or C(verified) (what an earlier plan read), vouches for it and its size and time are those; otherwise,
-    and with C(full) in any case, it is read. Raises OSError when something there cannot be read.
+    and with C(full) in any case, it is read, and C(tell) hears how far that is. Raises OSError when something there cannot be read.
     """
     keep: dict[str, Present] = {}
     suspects: dict[str, tuple[RepoFile, Present]] = {}
@@ -185,7 +196,7 @@ def make_plan(
             keep[file.path] = known
         else:
             suspects[file.path] = (file, Present(seen.st_size, seen.st_mtime_ns, None))
-    found = read_all({path: os.path.join(dest, path) for path in suspects}, manifest.files)
+    found = read_all({path: os.path.join(dest, path) for path in suspects}, manifest.files, tell)
     for path, (file, here) in suspects.items():
         if found[path].match(file):
             keep[path] = Present(here.size, here.mtime_ns, found[path].sha256)
@@ -229,12 +240,18 @@ def _marker_reasons(manifest: Manifest, marker: Marker | None, keep: Mapping[str
     return why + [f"{path} is right, but the marker says so of another state of it" for path in stale]
 
 
-def read_all(paths: Mapping[str, str], files: Iterable[RepoFile]) -> dict[str, Digests]:
-    """Hash files at the same time, each as its manifest needs it. Raises OSError."""
+def read_all(paths: Mapping[str, str], files: Iterable[RepoFile], tell: Callable[[str], None] = silent) -> dict[str, Digests]:
+    """Hash files at the same time, each as its manifest needs it; C(tell) hears how far that is. Raises OSError."""
     git = {file.path: file.git_sha1 is not None for file in files}
+    reading = Reading(len(paths), sum(os.path.getsize(path) for path in paths.values()), tell)
+
+    def read(name: str) -> Digests:
+        found = digests(paths[name], git[name], reading.read)
+        reading.ended()
+        return found
+
     with ThreadPoolExecutor(HASHERS) as pool:
-        work = {name: pool.submit(digests, path, git[name]) for name, path in paths.items()}
-        return {name: future.result() for name, future in work.items()}
+        return dict(zip(paths, pool.map(read, paths), strict=True))
 
 
 def partial_path(dest: str, file: RepoFile) -> str:
@@ -286,17 +303,9 @@ def check_room(dest: str, plan: Plan, free: Callable[[str], int] = free_bytes) -
     room = free(dest) + reclaimable_bytes(dest, plan)
     if plan.fetch and need > room:
         raise SnapshotError(
-            f"{gb(need)} must still be fetched to {dest}, but only {gb(room)} are free on {existing(dest)}: make room there, or choose"
-            " another directory. Nothing was fetched"
+            f"{amount(need)} must still be fetched to {dest}, but only {amount(room)} are free on {existing(dest)}: make room there, or"
+            " choose another directory. Nothing was fetched"
         )
-
-
-def gb(count: float) -> str:
-    """Bytes as a person reads them."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def inside(dest: str, path: str) -> str:

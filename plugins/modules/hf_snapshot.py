@@ -19,6 +19,8 @@ description:
     read, and kept when it is right. A file of an older revision is removed when the marker lists it; other files are left alone.
   - The box never sees the token. It gets addresses that expire, and fresh ones when they have. Of a gated or private repository, the
     controller reads files of at most 16 MiB that have no such address, and hands their content over.
+  - A connection on which nothing comes is made again. When that does not help, the box asks the Hub itself for the way to the file (of an
+    open repository; of any other it gets a fresh address), which may lead to another host. Only then the task fails.
   - When the Hub does not answer and the directory is complete in the revision that is asked, the task is ok, with a warning.
   - Other snapshots beside O(dest) are looked at. A file that one of them has already is linked from there and read once, not fetched.
 author:
@@ -29,11 +31,12 @@ requirements:
 notes:
   - Proxies are taken from the environment (C(https_proxy), C(no_proxy)), on the controller and on the box.
   - The controller's own login (C(hf auth login), E(HF_TOKEN)) is not used; O(token) is.
-  - It does not run with C(async). O(timeout) bounds it, and what was fetched is kept.
+  - O(timeout) bounds the download, and what was fetched is kept.
   - With E(ANSIBLE_DISPLAY_ARGS_TO_STDOUT) Ansible prints the options of every task. Set C(no_log) on a task with a token if you use that.
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.progress
 attributes:
   check_mode:
     support: full
@@ -78,6 +81,11 @@ options:
     description: The bound of the whole download in seconds.
     type: int
     default: 14400
+  stall_timeout:
+    description:
+      - The seconds without a byte after which a connection is made again. When nothing has come for twice that long, another way is tried.
+    type: int
+    default: 60
   connections:
     description: How many connections fetch one file, from 1 to 16. Two files are fetched at a time.
     type: int
@@ -157,10 +165,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _neighbours
-from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing
-from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, carry_out
+from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing, Patience
+from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, carry_out
 from ansible_collections.dgx.spark.plugins.module_utils._locked import require_locked
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, manifest_from, require
+from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     Marker,
     Plan,
@@ -184,7 +193,7 @@ def asked_for(params: dict[str, Any], marker: Marker | None) -> Manifest:
     return marker.manifest(revision)
 
 
-def look(params: dict[str, Any], marker: Marker | None) -> tuple[Manifest, Plan, dict[str, str]]:
+def look(params: dict[str, Any], marker: Marker | None, tell: Progress) -> tuple[Manifest, Plan, dict[str, str]]:
     """What is asked for, what it takes, and what neighbours have of that (digest → path). Raises SnapshotError, OSError."""
     manifest = asked_for(params, marker)
     if params["lock"]:
@@ -192,11 +201,13 @@ def look(params: dict[str, Any], marker: Marker | None) -> tuple[Manifest, Plan,
     require(manifest.files, params["files"] or [], f"revision {manifest.revision} (commit {manifest.commit})")
     told = params["manifest"] or {}
     verified = {path: Present(**state) for path, state in (told.get("verified") or {}).items()}
-    plan = make_plan(params["dest"], manifest, marker, params["verify"] == "full", verified)
+    plan = make_plan(params["dest"], manifest, marker, params["verify"] == "full", verified, tell)
     if plan.fetch and not told:
         raise SnapshotError(f"{params['dest']} is not complete ({plan.reasons[0]})")
     if not 1 <= params["connections"] <= 16:
         raise SnapshotError(f"connections is {params['connections']}: aria2 takes 1 to 16")
+    if not 1 <= params["stall_timeout"] <= 600:
+        raise SnapshotError(f"stall_timeout is {params['stall_timeout']}: aria2 takes 1 to 600 seconds")
     beside = _neighbours.find(params["dest"], plan.fetch)
     plan = _neighbours.count_in(params["dest"], plan, beside)
     check_room(params["dest"], plan)
@@ -221,13 +232,14 @@ def result(manifest: Manifest, plan: Plan, present: dict[str, Present], marker: 
 
 
 def main() -> None:
-    spec = {**OPTIONS, "manifest": {"type": "dict"}, "addresses": {"type": "str", "no_log": True}}
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    told = {"manifest": {"type": "dict"}, "addresses": {"type": "str", "no_log": True}, "progress_file": {"type": "path"}}
+    module = AnsibleModule(argument_spec={**OPTIONS, **told}, supports_check_mode=True)
     params = module.params
+    tell = Progress(params["progress_file"])
     fetched: list[int] = []
     try:
         marker = read_marker(params["dest"])
-        manifest, plan, beside = look(params, marker)
+        manifest, plan, beside = look(params, marker, tell)
         addresses = {path: Address(**entry) for path, entry in json.loads(params["addresses"] or "{}").items()}
         answer = result(manifest, plan, {}, marker)
         # For the action half, which gets addresses and calls again; what has been read stays read.
@@ -239,11 +251,13 @@ def main() -> None:
             answer |= unfinished
         elif plan.changed and not module.check_mode:
             _neighbours.link(params["dest"], plan, beside)
-            limits = Limits(params["connections"], params["timeout"])
-            present = carry_out(params["dest"], manifest, plan, addresses, limits, fetched.append)
+            limits = Limits(params["connections"], params["timeout"], patience=Patience(silence=params["stall_timeout"]))
+            present = carry_out(params["dest"], manifest, plan, addresses, limits, fetched.append, tell)
             answer = result(manifest, plan, present, marker)
     except Refused as exc:
         answer |= {**unfinished, "refused": str(exc)}
+    except Stuck as exc:
+        answer |= {**unfinished, "stuck": str(exc)}
     except (SnapshotError, Aria2Missing, OSError, ValueError) as exc:
         module.fail_json(msg=f"Cannot bring {params['repo']} to {params['dest']}: {exc}", bytes_fetched=sum(fetched), exception=exc)
     module.exit_json(bytes_fetched=sum(fetched), **answer)

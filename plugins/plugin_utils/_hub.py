@@ -123,13 +123,19 @@ class Hub:
                 kept.update(manifest=listing.manifest.to_json(), closed=listing.closed, gated=listing.gated)
             return Listing(manifest_from(kept["manifest"]), kept["closed"], kept["gated"])
 
-    def addresses(self, listing: Listing, paths: Sequence[str], newer_than: float = 0.0) -> dict[str, dict[str, str]]:
+    def addresses(
+        self, listing: Listing, paths: Sequence[str], newer_than: float = 0.0, redirect: bool = False
+    ) -> dict[str, dict[str, str]]:
         """Where a box gets these files: {path: {"url": …} or {"content": base64}}.
 
-        Kept ones are used again while they are younger than MAX_AGE seconds and than C(newer_than), a time of the clock. Raises HubError.
+        With C(redirect) it gets the Hub's own addresses of an open repository: the Hub chooses a host for the box then, and not for the
+        controller. Kept ones are used again while they are younger than MAX_AGE seconds and than C(newer_than), a time of the clock.
+        Raises HubError.
         """
         manifest = listing.manifest
         files = {file.path: file for file in manifest.files}
+        if redirect and not listing.closed:
+            return {path: {"url": self._plain(manifest, files[path])} for path in paths}
         with self._kept("addresses", manifest.repo, manifest.commit) as kept:
             oldest = max(newer_than, self._clock() - MAX_AGE)
             stale = [path for path in paths if path not in kept or kept[path]["time"] <= oldest]
@@ -191,7 +197,7 @@ class Hub:
 
     def _address(self, listing: Listing, file: RepoFile) -> dict[str, str]:
         manifest = listing.manifest
-        plain = f"{self.endpoint}/{manifest.repo}/resolve/{manifest.commit}/{quote(file.path)}"
+        plain = self._plain(manifest, file)
         if file.sha256 is None and not listing.closed:
             return {"url": plain}
         found = self._ask(
@@ -205,6 +211,9 @@ class Hub:
             return {"url": check_url(found.location)}
         except ValueError as exc:
             raise HubError(f"the Hub redirects {file.path} to something that cannot be fetched: {exc}") from exc
+
+    def _plain(self, manifest: Manifest, file: RepoFile) -> str:
+        return f"{self.endpoint}/{manifest.repo}/resolve/{manifest.commit}/{quote(file.path)}"
 
     def _content(self, manifest: Manifest, file: RepoFile, url: str) -> str:
         if file.size > MAX_HANDED_OVER:

@@ -27,28 +27,26 @@ GRACE_S = 60
 _OF_THE_JOB = ("ansible_job_id", "started", "finished", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines")
 
 
-class LongTask(ActionBase):
-    """An action plugin that runs the module of its name in the background. Subclasses say how long it may take."""
+class Background(ActionBase):
+    """An action plugin that can run the module of its name in the background of the box, as often and with the arguments that it wants."""
 
     _supports_check_mode = True
     _supports_diff = True
 
-    @abstractmethod
-    def bound(self, args: Mapping[str, Any]) -> float:
-        """The seconds within which the module ends by its own options."""
+    def in_background(self, args: Mapping[str, Any], task_vars: dict[str, Any], bound: float) -> dict[str, Any]:
+        """The module's result with these arguments, which ends by its own options within C(bound) seconds.
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
+        In check mode, which changes nothing that could be lost, it runs in the foreground. Raises AnsibleConnectionFailure.
+        """
         if self._task.check_mode:
-            found: dict[str, Any] = self._execute_module(task_vars=variables)
+            found: dict[str, Any] = self._execute_module(module_args=dict(args), task_vars=task_vars)
             return found
-        seconds = int(self.bound(self._task.args) + GRACE_S)
-        job, file = self._begin(seconds, variables)
+        seconds = int(bound + GRACE_S)
+        job, file = self._begin(args, seconds, task_vars)
         if "results_file" not in job:
             return job
-        host = variables.get("inventory_hostname", "")
-        interval = every(self._setting(variables), len(variables.get("ansible_play_batch") or ()))
+        host = task_vars.get("inventory_hostname", "")
+        interval = every(self._setting(task_vars), len(task_vars.get("ansible_play_batch") or ()))
         look = self._look(job["results_file"], file)
         try:
             last = wait(look, seconds + GRACE_S, interval, lambda words: display.display(f"{host}: {words}"))
@@ -58,9 +56,9 @@ class LongTask(ActionBase):
             words = f"it was last seen {last}" if last else "it never said what it does"
             message = f"no result within {seconds} s: {words}. Did the box restart? Its record is {job['results_file']} there"
             return {"failed": True, "msg": message}
-        return self._end(job, file, variables)
+        return self._end(job, file, task_vars)
 
-    def _begin(self, seconds: int, task_vars: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    def _begin(self, args: Mapping[str, Any], seconds: int, task_vars: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Start the job: what Ansible says of it, and the path of its progress file on the box."""
         name = f"dgx-spark-{secrets.token_hex(6)}.progress"
         directory = self.get_shell_option("async_dir", default="~/.ansible_async")
@@ -68,7 +66,7 @@ class LongTask(ActionBase):
         self._task.async_val = seconds
         try:
             job: dict[str, Any] = self._execute_module(
-                module_args={**self._task.args, "progress_file": f"{directory}/{name}"}, task_vars=task_vars, wrap_async=True
+                module_args={**args, "progress_file": f"{directory}/{name}"}, task_vars=task_vars, wrap_async=True
             )
         finally:
             self._task.async_val = 0
@@ -103,3 +101,15 @@ class LongTask(ActionBase):
 
     def _setting(self, task_vars: Mapping[str, Any]) -> Any:
         return self._templar.template(task_vars.get("spark_progress_seconds"))
+
+
+class LongTask(Background):
+    """An action plugin that only runs its module in the background, once. Subclasses say how long it may take."""
+
+    @abstractmethod
+    def bound(self, args: Mapping[str, Any]) -> float:
+        """The seconds within which the module ends by its own options."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        return self.in_background(self._task.args, task_vars or {}, self.bound(self._task.args))

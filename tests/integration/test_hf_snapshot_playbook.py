@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,7 @@ Play = Callable[..., Run]
 
 @pytest.fixture
 def play(hub: Hub, tmp_path: Path) -> Play:
-    """Runs tasks in one playbook: play({options of the module, "check": …} or {a whole task}, …, boxes=1)."""
+    """Runs tasks in one playbook: play({options of the module, "check": …} or {a whole task}, …, boxes=1, speak=seconds)."""
     work = tmp_path / "work"
     work.mkdir()
     defaults = {"repo": REPO, "dest": str(tmp_path / "{{ inventory_hostname }}"), "endpoint": hub.url}
@@ -68,7 +70,7 @@ def play(hub: Hub, tmp_path: Path) -> Play:
         check = options.pop("check", False)
         return {"dgx.spark.hf_snapshot": options, "register": f"task{number}", "check_mode": check, "ignore_errors": True, "diff": True}
 
-    def run(*given: dict[str, Any], boxes: int = 1, verbose: str = "", keep: bool = False) -> Run:
+    def run(*given: dict[str, Any], boxes: int = 1, verbose: str = "", keep: bool = False, speak: float = 0) -> Run:
         results = work / "results"
         results.mkdir(exist_ok=True)
         for path in results.iterdir():
@@ -84,13 +86,15 @@ def play(hub: Hub, tmp_path: Path) -> Play:
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
             "ANSIBLE_LOCAL_TEMP": str(work / "local"),
             "ANSIBLE_REMOTE_TEMP": str(work / "remote"),
+            "ANSIBLE_ASYNC_DIR": str(work / "jobs"),
             "ANSIBLE_KEEP_REMOTE_FILES": str(int(keep)),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOG_PATH": str(work / "ansible.log"),
         }
         inventory = ",".join(f"box{number}" for number in range(1, boxes + 1)) + ","
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", inventory, "-c", "local", str(book)]
-        command += ["-e", f"ansible_python_interpreter={sys.executable}", *([verbose] if verbose else [])]
+        command += ["-e", f"ansible_python_interpreter={sys.executable}", "-e", f"spark_progress_seconds={speak}"]
+        command += [verbose] if verbose else []
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=work, timeout=120, check=False)
         told = [json.loads(path.read_text()) for path in sorted(results.iterdir())]
         return Run(done.returncode, done.stdout + done.stderr, told)
@@ -144,6 +148,77 @@ def test_ladder(play: Play, hub: Hub, tmp_path: Path) -> None:
     assert all(not internal & set(result) for result in (would, made, updated))
 
 
+def test_it_says_how_far_it_is_and_nothing_where_it_shall_be_quiet(play: Play, hub: Hub, tmp_path: Path) -> None:
+    hub.faults.rate = 200_000
+    loud = play({"connections": 2}, speak=1)
+    lines = re.findall(r"^box1: \d\.\d of 2\.0 MB \(\d+ %\), \d+ kB/s, \d+ s left \(\d+ s\)$", loud.output, re.MULTILINE)
+    assert lines, loud.output[-3000:]
+    assert loud.results[0]["changed"]
+    quiet = play({"connections": 2, "dest": str(tmp_path / "quiet")})
+    assert quiet.results[0]["changed"]
+    assert "box1: " not in quiet.output
+    # What ran in the background leaves nothing, and nothing of it is returned.
+    assert list((tmp_path / "work" / "jobs").iterdir()) == []
+    assert not {"ansible_job_id", "started", "finished"} & set(loud.results[0])
+
+
+def test_where_nothing_comes_the_box_asks_the_hub_for_the_way(play: Play, hub: Hub, tmp_path: Path) -> None:
+    hub.faults.stall = {"model.safetensors": 0}
+    snapshots = hub.state.store.snapshots
+
+    def mend(repo: str) -> Any:
+        # Who comes by the Hub's own address gets the bytes.
+        if any(request["method"] == "GET" and request["path"].endswith("/model.safetensors") for request in hub.requests):
+            hub.faults.stall = {}
+        return snapshots(repo)
+
+    hub.state.store.snapshots = mend  # type: ignore[method-assign]
+    run = play({"stall_timeout": 1, "connections": 1})
+    (result,) = run.results
+    assert result["changed"] and not result["failed"], run.output[-3000:]
+    assert result["bytes_fetched"] == result["size"]
+    assert "model.safetensors cannot be fetched from 127.0.0.1:" in run.output
+    assert "Trying another way" in run.output
+
+
+def test_where_nothing_comes_by_any_way_file_host_and_progress_are_named(play: Play, hub: Hub) -> None:
+    hub.faults.stall = {"model.safetensors": 1_000_000}
+    run = play({"stall_timeout": 1, "connections": 1})
+    (result,) = run.results
+    assert result["failed"]
+    pattern = r"model.safetensors cannot be fetched from 127\.0\.0\.1:\d+: no byte came for \d s \(fetched \d\.\d MB of 2\.0 MB, "
+    assert re.search(pattern, result["msg"]), result["msg"]
+    assert result["bytes_fetched"] > 900_000
+
+
+def arguments_of_all_processes() -> str:
+    """What anybody on this machine can read of every process."""
+    texts = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(errors="replace"))
+    return "\n".join(texts)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[str]]:
+    """Collects the arguments of all processes again and again, as long as the block takes."""
+    seen: list[str] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            seen.append(arguments_of_all_processes())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
 def exploded(work: Path) -> str:
     """Everything that modules were run with, unpacked."""
     texts = []
@@ -155,7 +230,10 @@ def exploded(work: Path) -> str:
 
 def test_the_token_is_nowhere_but_at_the_hub(play: Play, hub: Hub, tmp_path: Path) -> None:
     gated = {"repo": GATED, "token": TOKEN}
-    run = play({**gated, "check": True}, gated, {**gated, "revision": "v9"}, verbose="-vvvv", keep=True)
+    hub.faults.rate = 1_000_000  # slow enough that aria2 is seen at work
+    facts = {"ansible.builtin.copy": {"content": "{{ hostvars[inventory_hostname] | to_json }}", "dest": str(tmp_path / "facts.json")}}
+    with watched() as processes:
+        run = play({**gated, "check": True}, gated, {**gated, "revision": "v9"}, facts, verbose="-vvvv", keep=True, speak=0.5)
     would, made, failed = run.results
     assert would["changed"] and made["changed"] and failed["failed"], run.output[-3000:]
     assert (tmp_path / "box1" / "config.json").read_bytes() == FILES["config.json"]
@@ -168,6 +246,9 @@ def test_the_token_is_nowhere_but_at_the_hub(play: Play, hub: Hub, tmp_path: Pat
     signature = re.compile(r"Signature=\w{8}")
     assert signature.search(payloads)
     assert not signature.search(run.output)
+    assert any("aria2c" in seen for seen in processes)
+    assert not any(TOKEN in seen or signature.search(seen) for seen in processes)
+    assert hub.commit(GATED) in (tmp_path / "facts.json").read_text()
     (tmp_path / "work" / "play.yml").unlink()  # which is where the test wrote it
     holders = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     assert holders == []

@@ -8,6 +8,7 @@ import base64
 import fcntl
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Patience
-from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, asked_to_wait, carry_out
+from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, asked_to_wait, carry_out
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, SnapshotError
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import make_plan, partial_path, problem, read_marker
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, Listing
@@ -60,6 +61,7 @@ class Box:
         self.cache.mkdir()
         self.fetched = 0
         self.runs = 0
+        self.said: list[str] = []
 
     def listing(self) -> Listing:
         return self.hub().listing(REPO, "main")
@@ -80,7 +82,7 @@ class Box:
         given = addresses({path: Address(**entry) for path, entry in found.items()})
         self.fetched = 0
         if plan.changed:
-            carry_out(str(self.dest), listing.manifest, plan, given, limits, self._count)
+            carry_out(str(self.dest), listing.manifest, plan, given, limits, self._count, self.said.append)
         return list(plan.reasons)
 
     def _count(self, count: int) -> None:
@@ -299,6 +301,31 @@ def test_what_does_not_get_better_ends_with_cause_progress_and_remedy(box: Box, 
     assert [text for text in texts if text not in str(caught.value)] == [], str(caught.value)
     assert "Signature" not in str(caught.value)
     assert box.visible() == []
+
+
+def test_it_says_how_far_it_is_while_bytes_come(box: Box) -> None:
+    box.server.faults.rate = 400_000
+    box.bring(Limits(connections=2, timeout=60, patience=LIMITS.patience))
+    assert box.right()
+    pattern = r"\d\.\d of 3\.0 MB \(\d+ %\), \d+(\.\d)? kB/s, \d+ s left"
+    assert any(re.fullmatch(pattern, text) for text in box.said), box.said
+    assert "http" not in str(box.said)
+
+
+def test_a_transfer_on_which_nothing_comes_is_given_up_with_file_host_and_progress(box: Box) -> None:
+    box.server.faults.stall = {"model.safetensors": 1_000_000, "copy.safetensors": 1_000_000}
+    patience = Patience(tries=99, wait=0, silence=1)  # aria2 by itself would connect again for two minutes
+    with pytest.raises(Stuck) as caught:
+        box.bring(Limits(connections=1, timeout=60, patience=patience))
+    host = f"127.0.0.1:{box.server.state.cdn_port}"
+    assert re.search(rf"safetensors cannot be fetched from {host}: no byte came for \d s \(fetched \d", str(caught.value))
+    # The connection was made again first.
+    assert sum(request["origin"] == "cdn" for request in box.server.requests) >= 2
+    assert box.visible() == []
+    box.server.faults.stall = {}
+    box.bring()
+    assert box.right()
+    assert box.fetched < 2_200_000
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import multiprocessing
+import re
 import stat
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -95,6 +96,15 @@ def test_a_box_gets_signed_addresses_of_large_files_and_plain_ones_of_small(ask:
             assert answer.read() == content
     assert "Signature=" in addresses["model.safetensors"]["url"]
     assert "/resolve/" in addresses["sub/a b.txt"]["url"]
+
+
+def test_a_box_may_be_sent_to_the_hub_for_the_way_and_only_to_an_open_repository(ask: Callable[..., Hub]) -> None:
+    hub = ask()
+    addresses = hub.addresses(hub.listing(OPEN, "main"), ["model.safetensors"], redirect=True)
+    assert re.fullmatch(rf"{hub.endpoint}/{OPEN}/resolve/[0-9a-f]+/model.safetensors", addresses["model.safetensors"]["url"])
+    gated = ask(TOKEN)
+    addresses = gated.addresses(gated.listing(GATED, "main"), ["model.safetensors"], redirect=True)
+    assert "Signature=" in addresses["model.safetensors"]["url"]
 
 
 def test_of_a_gated_repository_small_files_are_handed_over(ask: Callable[..., Hub], server: SimulatedHub) -> None:
