@@ -89,14 +89,8 @@ class Background(ActionBase):
     def _end(self, job: Mapping[str, Any], file: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """The module's result; the job's files are removed."""
         about = {"jid": job["ansible_job_id"], "_async_dir": os.path.dirname(job["results_file"])}
-
-        def status(mode: str) -> dict[str, Any]:
-            found: dict[str, Any] = self._execute_module("ansible.legacy.async_status", {**about, "mode": mode}, task_vars=task_vars)
-            return found
-
-        result = status("status")
-        status("cleanup")
-        self._low_level_execute_command(f"rm -f {shlex.quote(file)}")
+        result: dict[str, Any] = self._execute_module("ansible.legacy.async_status", about, task_vars=task_vars)
+        self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])} {shlex.quote(file)}")
         return {key: value for key, value in result.items() if key not in _OF_THE_JOB}
 
     def _setting(self, task_vars: Mapping[str, Any]) -> Any:

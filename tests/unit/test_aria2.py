@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,11 @@ def fetches_into(directory: Path) -> bool:
     return f"--dir={directory}" in listed
 
 
-def test_a_process_that_is_killed_takes_aria2_with_it_and_a_new_one_goes_on(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_a_process_that_is_killed_takes_aria2_with_it_and_a_new_one_goes_on(
+    hub: Hub, tmp_path: Path, kill: Callable[[int, int], None]
+) -> None:
+    """With os.killpg aria2 is killed at the same moment, as by a machine that goes down."""
     hub.faults.rate = 400_000
     target = job(hub)
     program = (
@@ -171,11 +175,12 @@ def test_a_process_that_is_killed_takes_aria2_with_it_and_a_new_one_goes_on(hub:
         "run([Job(sys.argv[1], 'large')], sys.argv[2], 2, 60, split_size='1M')"
     )
     search = os.pathsep.join(path for path in sys.path if path)
-    victim = subprocess.Popen([sys.executable, "-c", program, target.url, str(tmp_path)], env={**os.environ, "PYTHONPATH": search})
+    command = [sys.executable, "-c", program, target.url, str(tmp_path)]
+    victim = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": search}, start_new_session=True)
     end = time.monotonic() + 15
     while time.monotonic() < end and not ((tmp_path / "large").exists() and (tmp_path / "large").stat().st_blocks * 512 > 1_200_000):
         time.sleep(0.05)
-    victim.send_signal(signal.SIGKILL)
+    kill(victim.pid, signal.SIGKILL)
     victim.wait()
     # Left alone it would go on for longer than this.
     end = time.monotonic() + 3

@@ -56,6 +56,7 @@ class Box:
 
     def __init__(self, server: SimulatedHub, folder: Path) -> None:
         self.server = server
+        self.endpoint = server.url
         self.dest = folder / "model"
         self.cache = folder / "cache"
         self.cache.mkdir()
@@ -71,7 +72,7 @@ class Box:
         self.runs += 1
         cache = self.cache / str(self.runs)
         cache.mkdir()
-        return Hub(self.server.url, None, cache)
+        return Hub(self.endpoint, None, cache)
 
     def bring(self, limits: Limits = LIMITS, addresses: Callable[[dict[str, Address]], dict[str, Address]] = lambda a: a) -> list[str]:
         """Plan and carry out; the reasons."""
@@ -326,6 +327,14 @@ def test_a_transfer_on_which_nothing_comes_is_given_up_with_file_host_and_progre
     box.bring()
     assert box.right()
     assert box.fetched < 2_200_000
+
+
+def test_a_proxy_of_the_environment_is_the_only_way(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", box.server.url)  # which answers for any host that it is asked for
+    box.endpoint = "http://hub.invalid"
+    box.bring()
+    assert box.right()
+    assert {request["path"].split("/")[2].partition(":")[0] for request in box.server.requests} == {"hub.invalid"}
 
 
 @pytest.fixture
