@@ -95,6 +95,24 @@ class Published:
 
 
 @dataclass(frozen=True)
+class StoredImage:
+    """An image in the engine's store. C(names) are its tags, then its C(REPOSITORY@DIGEST); C(size) is in bytes, shared layers included."""
+
+    id: str
+    names: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a container, running or not, is made of. C(mounts) are paths of the host."""
+
+    container: str
+    image_id: str
+    mounts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Creation:
     """What to create. C(mounts) are (file or directory of the host, path in the container), all read-only; C(shm_size) is in bytes."""
 
@@ -128,6 +146,12 @@ class Engine(Protocol):
     def image(self, reference: str) -> LocalImage | None:
         """The local image of a name, a name@digest or an id."""
 
+    def stored_images(self) -> list[StoredImage]:
+        """All images."""
+
+    def remove_image(self, image: StoredImage) -> None:
+        """Remove an image with all its names; Docker refuses when a container uses it."""
+
     def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
         """Pull an image: Docker's events while it comes. A layer that is there already is not fetched."""
 
@@ -135,6 +159,9 @@ class Engine(Protocol):
         """What the registry has under a name now; nothing is pulled. The engine asks as it would for a pull: its mirrors, its login."""
 
     def container(self, name: str) -> Container | None: ...
+
+    def uses(self) -> list[Use]:
+        """What all containers are made of."""
 
     def published(self) -> list[Published]:
         """The host's TCP ports that running containers hold."""
@@ -185,6 +212,25 @@ class DockerEngine:
         digests = tuple(entry.partition("@")[2] for entry in found.get("RepoDigests") or [])
         return LocalImage(id=found["Id"], digests=digests, architecture=found.get("Architecture") or "")
 
+    def stored_images(self) -> list[StoredImage]:
+        with _refused("list the images"):
+            found = self._api.images()
+        return [
+            StoredImage(entry["Id"], tuple(_named([*(entry.get("RepoTags") or []), *(entry.get("RepoDigests") or [])])), entry["Size"])
+            for entry in found
+        ]
+
+    def remove_image(self, image: StoredImage) -> None:
+        tags = [name for name in image.names if "@" not in name]
+        with _refused(f"remove image {image.id}"):
+            # By its id Docker would want force for an image with several names, and with force it looks less closely.
+            for name in tags or [image.id]:
+                with contextlib.suppress(docker.errors.NotFound):
+                    self._api.remove_image(name)
+            if tags and self.image(image.id) is not None:
+                with contextlib.suppress(docker.errors.NotFound):
+                    self._api.remove_image(image.id)
+
     def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
         repository, tag = docker.utils.parse_repository_tag(reference)
         with _refused(f"pull {reference}"):
@@ -219,6 +265,18 @@ class DockerEngine:
             restart_policy=(found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no",
             stop_timeout=config.get("StopTimeout") or 10,
         )
+
+    def uses(self) -> list[Use]:
+        with _refused("list the containers"):
+            containers = self._api.containers(all=True)
+        return [
+            Use(
+                container=entry["Names"][0].lstrip("/") if entry.get("Names") else entry["Id"][:12],
+                image_id=entry["ImageID"],
+                mounts=tuple(mount["Source"] for mount in entry.get("Mounts") or [] if mount.get("Source")),
+            )
+            for entry in containers
+        ]
 
     def published(self) -> list[Published]:
         with _refused("list the containers"):
@@ -318,6 +376,11 @@ class DockerEngine:
                 if left["Created"] < time.time() - 600:
                     with contextlib.suppress(docker.errors.NotFound):
                         self._api.remove_container(left["Id"], v=True)
+
+
+def _named(names: Sequence[str]) -> Iterator[str]:
+    """Names without those that say that there is none."""
+    return (name for name in names if not name.startswith("<none>"))
 
 
 @contextlib.contextmanager

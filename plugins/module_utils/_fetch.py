@@ -309,7 +309,7 @@ def put_in_place(dest: str, manifest: Manifest, plan: Plan, sha256: Mapping[str,
         sources[file.path] = source
     # From here on it is a matter of milliseconds.
     for path in plan.remove:
-        _remove(dest, path)
+        remove_file(dest, path)
     for file in plan.fetch:
         target = inside(dest, file.path)
         os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
@@ -324,8 +324,13 @@ def put_in_place(dest: str, manifest: Manifest, plan: Plan, sha256: Mapping[str,
         if here.sha256 is None and file.sha256 is None:
             present[file.path] = Present(here.size, here.mtime_ns, digests(inside(dest, file.path)).sha256)
     replace_file(os.path.join(dest, MARKER), marker_text(manifest, present), mode=0o644)
-    shutil.rmtree(os.path.join(dest, PARTIAL), ignore_errors=True)
+    remove_parts(dest)
     return present
+
+
+def remove_parts(dest: str) -> None:
+    """Remove what came and is not in place."""
+    shutil.rmtree(os.path.join(dest, PARTIAL), ignore_errors=True)
 
 
 def _to_disk(path: str) -> None:
@@ -336,8 +341,8 @@ def _to_disk(path: str) -> None:
         os.close(handle)
 
 
-def _remove(dest: str, path: str) -> None:
-    """Remove a file of an older revision, and the directories that it leaves empty."""
+def remove_file(dest: str, path: str) -> None:
+    """Remove a file that was in place, and the directories that it leaves empty. Raises SnapshotError, OSError."""
     target = inside(dest, path)
     with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(target)

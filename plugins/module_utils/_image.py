@@ -86,7 +86,7 @@ def split_digest(reference: str) -> tuple[str, str | None]:
 def pinned(reference: str) -> str:
     """The reference by which a registry is asked: by its digest where it has one, for a tag beside it may mean something else by now."""
     name, digest = split_digest(reference)
-    return f"{_repository(name)}@{digest}" if digest else name
+    return f"{repository(name)}@{digest}" if digest else name
 
 
 def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[LocalImage, str]:
@@ -115,9 +115,9 @@ def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[Loc
     raise ImageMissing(f"image {name} with digest {wanted} is not on the box{have}: pull it with 'docker pull {by_digest}'")
 
 
-def _repository(name: str) -> str:
-    """The name without its tag. A colon before the last slash belongs to a registry's port."""
-    head, slash, tail = name.rpartition("/")
+def repository(name: str) -> str:
+    """The name without its tag and digest. A colon before the last slash belongs to a registry's port."""
+    head, slash, tail = name.partition("@")[0].rpartition("/")
     return head + slash + tail.partition(":")[0]
 
 
@@ -127,7 +127,7 @@ def inspect(engine: Engine, reference: str, digest: str | None = None, keep: boo
     Raises ImageMissing, ImageError, EngineError, and OSError when the cache cannot be written.
     """
     local, own_name = find(engine, reference, digest)
-    path = os.path.join(cache_dir or CACHE_DIR, f"{local.id.partition(':')[2] or local.id}.json")
+    path = _record(local.id, cache_dir)
     contents = _cached(path)
     if contents is None:
         contents = look(engine, local, reference)
@@ -155,6 +155,23 @@ def look(engine: Engine, image: LocalImage, reference: str) -> Contents:
             f" its last words: {ended.output.strip()[-400:] or 'none'}. Is it built for this machine?"
         )
     return Contents(**json.loads(answer[len("LOOK ") :]))
+
+
+def looked_into(cache_dir: str | None = None) -> set[str]:
+    """The ids of the images that were looked into on this box. Raises OSError when that cannot be read."""
+    with contextlib.suppress(FileNotFoundError):
+        return {f"sha256:{name.removesuffix('.json')}" for name in os.listdir(cache_dir or CACHE_DIR) if name.endswith(".json")}
+    return set()
+
+
+def forget(image_id: str, cache_dir: str | None = None) -> None:
+    """What was seen in an image that is gone. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_record(image_id, cache_dir))
+
+
+def _record(image_id: str, cache_dir: str | None) -> str:
+    return os.path.join(cache_dir or CACHE_DIR, f"{image_id.partition(':')[2] or image_id}.json")
 
 
 def _cached(path: str) -> Contents | None:

@@ -18,6 +18,8 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_engine import
     LocalImage,
     Published,
     RegistryImage,
+    StoredImage,
+    Use,
 )
 
 
@@ -86,6 +88,26 @@ class FakeEngine:
 
     def image(self, reference: str) -> LocalImage | None:
         return self.images.get(reference)
+
+    def stored_images(self) -> list[StoredImage]:
+        named: dict[str, list[str]] = {}
+        for name, image in self.images.items():
+            named.setdefault(image.id, []).extend([] if name == image.id else [name])
+        return [StoredImage(image_id, tuple(names), 20_000_000_000) for image_id, names in named.items()]
+
+    def remove_image(self, image: StoredImage) -> None:
+        self._deed(f"remove image {image.id}")
+        if any(container.image_id == image.id for container in self.containers.values()):
+            raise EngineError(f"Docker refused to remove image {image.id}: conflict: a container uses it")
+        self.images = {name: local for name, local in self.images.items() if local.id != image.id}
+
+    def uses(self) -> list[Use]:
+        return [
+            Use(name, container.image_id, tuple(source for source, _target in self.creations[container.id].mounts))
+            if container.id in self.creations
+            else Use(name, container.image_id, ())
+            for name, container in self.containers.items()
+        ]
 
     def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
         self._deed(f"pull {reference}")
