@@ -13,7 +13,7 @@ VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop bench-proof build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop bench-proof bench-download build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench-noop: engine ## what a run costs that has nothing to do
 
 bench-proof: engine ## how exact the proof is, beside other clients (PARTS="ours peers real log")
 	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.proof $(PARTS)
+
+bench-download: $(VENV) ## one download beside `hf download`, and both after a kill at the half (six minutes)
+	.venv/bin/python tests/benchmarks/download.py
 
 build: $(VENV) ## the collection's archive, in .cache/build
 	ansible-galaxy collection build --force --output-path .cache/build

@@ -51,6 +51,7 @@ class Faults:
     cut_times: int = -1  # … so often (-1: always)
     flip: dict[str, int] = field(default_factory=dict)  # file → the byte at this offset is wrong
     rate: float = 0.0  # bytes per second and connection (0: as fast as it goes)
+    link: float = 0.0  # bytes per second of all connections together
     silent: float = 0.0  # seconds without an answer before each request is dropped
     stall: dict[str, int] = field(default_factory=dict)  # file → no byte comes after this offset, the connection stays open
     no_ranges: bool = False  # Range is ignored: the whole file with 200
@@ -142,6 +143,16 @@ class State:
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self.cdn_port = 0
+        self._link_free = 0.0  # when the link has sent what was given to it
+        self._link_lock = threading.Lock()
+
+    def over_the_link(self, count: int) -> None:
+        """Wait until a link of C(faults.link) bytes per second, which all connections share, has sent so many bytes more."""
+        if self.faults.link > 0:
+            with self._link_lock:
+                self._link_free = max(self._link_free, time.monotonic()) + count / self.faults.link
+                wait = self._link_free - time.monotonic()
+            time.sleep(max(0.0, wait))
 
     def take(self, count: str, path: str) -> bool:
         """Does this fault hit the request? Counts it down."""
@@ -471,6 +482,7 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in _pieces(file.source, position, stop, faults.flip.get(file.path, -1), faults.rate):
             # Counted before it is sent: who has the last byte finds it counted.
             self.record["bytes"] += len(piece)
+            self.hub.over_the_link(len(piece))
             self.wfile.write(piece)
         self.wfile.flush()
         if stalls:
