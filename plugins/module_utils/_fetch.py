@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ansible_collections.dgx.spark.plugins.module_utils import _aria2
+from ansible_collections.dgx.spark.plugins.module_utils import _aria2, _checkpoint
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, Manifest, RepoFile, SnapshotError
 from ansible_collections.dgx.spark.plugins.module_utils._pace import Pace, amount
@@ -149,8 +149,9 @@ class Transfer:
         return self._verified
 
     def _goes_on(self) -> bool:
-        """Say how far it is. False when nothing has come for too long."""
+        """Say how far it is, and see that this survives a power cut. False when nothing has come for too long."""
         self._tell(self._pace.at(self._there(self._files)))
+        _checkpoint.keep(os.path.join(self.dest, PARTIAL), self._files)
         if self._pace.silence() > self.limits.silence:
             self._silent_for = self._pace.silence()
         return not self._silent_for
@@ -175,8 +176,9 @@ class Transfer:
         """Make the directory of parts, remove what cannot be continued, and write what the controller handed over."""
         parts = os.path.join(self.dest, PARTIAL)
         os.makedirs(parts, mode=0o700, exist_ok=True)
+        _checkpoint.restore(parts)
         for entry in list(os.scandir(parts)):
-            if entry.name.removesuffix(".aria2") not in self._files:
+            if entry.name != _checkpoint.BOOT and _checkpoint.part_of(entry.name) not in self._files:
                 shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
         for digest, file in self._files.items():
             if not partial_bytes(self.dest, file):
@@ -189,7 +191,7 @@ class Transfer:
 
     def _drop(self, digest: str) -> None:
         path = partial_path(self.dest, self._files[digest])
-        for name in (path, path + ".aria2"):
+        for name in (path, path + _checkpoint.RECORD, path + _checkpoint.COPY):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
 
@@ -198,7 +200,7 @@ class Transfer:
         complete, left = {}, []
         for digest in which:
             path = partial_path(self.dest, self._files[digest])
-            if os.path.exists(path) and not os.path.exists(path + ".aria2"):
+            if os.path.exists(path) and not os.path.exists(path + _checkpoint.RECORD):
                 complete[digest] = path
             else:
                 left.append(digest)
@@ -305,7 +307,7 @@ def put_in_place(dest: str, manifest: Manifest, plan: Plan, sha256: Mapping[str,
             # One content under two names.
             source = shutil.copyfile(source, f"{source}.{len(sources)}")
         os.chmod(source, 0o644)
-        _to_disk(source)
+        _checkpoint.to_disk(source)
         sources[file.path] = source
     # From here on it is a matter of milliseconds.
     for path in plan.remove:
@@ -331,14 +333,6 @@ def put_in_place(dest: str, manifest: Manifest, plan: Plan, sha256: Mapping[str,
 def remove_parts(dest: str) -> None:
     """Remove what came and is not in place."""
     shutil.rmtree(os.path.join(dest, PARTIAL), ignore_errors=True)
-
-
-def _to_disk(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove_file(dest: str, path: str) -> None:

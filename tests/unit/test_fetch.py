@@ -10,16 +10,18 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dgx.spark.plugins.module_utils import _checkpoint
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Patience
 from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, asked_to_wait, carry_out
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, SnapshotError
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import make_plan, partial_path, problem, read_marker
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, Listing
+from huggingface_hub import close_session
 from sim.hub import Hub as SimulatedHub
 
 REPO = "org/model"
@@ -178,6 +180,57 @@ def test_a_part_is_continued_by_the_next_run(box: Box) -> None:
     assert box.fetched <= len(LARGE) + 8 - first + 100_000
 
 
+def test_after_a_power_cut_only_what_the_disk_did_not_have_is_fetched_again(
+    box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    part, on_disk = box.part(), tmp_path / "on_disk"
+    real = _checkpoint.keep
+
+    def keep(parts: str, names: Iterable[str]) -> None:
+        real(parts, names)
+        if part.exists():
+            subprocess.run(["cp", "--sparse=always", part, on_disk], check=True)
+
+    monkeypatch.setattr(_checkpoint, "keep", keep)
+    box.server.faults.rate = 400_000
+    with pytest.raises(SnapshotError, match="did not end within"):
+        box.bring(Limits(connections=2, timeout=2.8, patience=LIMITS.patience))
+    # The newest record is there, and the checkpoint's copy of an older one; of the content only what was on the disk then.
+    there = part.with_name(part.name + ".checkpoint").read_bytes()
+    assert (there == part.with_name(part.name + ".aria2").read_bytes()) is False
+    on_disk.replace(part)
+    (part.parent / _checkpoint.BOOT).write_text("another start of the machine")
+    before = part.stat().st_blocks * 512
+    assert 0 < before < len(LARGE)
+    box.server.faults.rate = 0
+    box.bring()
+    assert box.right()
+    again = box.fetched + before - len(LARGE)
+    assert again < len(LARGE) / 2  # without the copy it is all of it
+
+
+def test_a_checkpoint_costs_a_complete_part_nothing(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "a").write_bytes(b"whole")
+    (parts / "b").write_bytes(b"part")
+    (parts / "b.aria2").write_bytes(b"record 1")
+    _checkpoint.restore(str(parts))
+    _checkpoint.keep(str(parts), ["a", "b", "none"])
+    assert sorted(path.name for path in parts.iterdir()) == ["a", "b", "b.aria2", "b.checkpoint", "boot"]
+    (parts / "b.aria2").write_bytes(b"record 2")
+    _checkpoint.restore(str(parts))  # the same start of the machine
+    assert (parts / "b.aria2").read_bytes() == b"record 2"
+    (parts / "boot").write_text("another start")
+    _checkpoint.restore(str(parts))
+    assert (parts / "b.aria2").read_bytes() == b"record 1"
+    # Complete meanwhile: what is on the disk needs no record.
+    _checkpoint.keep(str(parts), ["b"])
+    (parts / "b.aria2").unlink()
+    _checkpoint.keep(str(parts), ["b"])
+    assert sorted(path.name for path in parts.iterdir()) == ["a", "b", "boot"]
+
+
 def test_a_part_that_is_whole_is_not_fetched_again(box: Box) -> None:
     part = box.part()
     part.parent.mkdir(parents=True)
@@ -332,7 +385,9 @@ def test_a_transfer_on_which_nothing_comes_is_given_up_with_file_host_and_progre
 def test_a_proxy_of_the_environment_is_the_only_way(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", box.server.url)  # which answers for any host that it is asked for
     box.endpoint = "http://hub.invalid"
+    close_session()  # what this process had before knows of no proxy
     box.bring()
+    close_session()
     assert box.right()
     assert {request["path"].split("/")[2].partition(":")[0] for request in box.server.requests} == {"hub.invalid"}
 
