@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.dgx.spark.plugins.module_utils import _aria2, _checkpoint
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
@@ -37,6 +37,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
 )
 
 # The Hub answers one of these for an address that has expired, and a mirror may take any of them.
+MAX_WAIT = 300  # seconds; a host that asks for more is not waited for
 REFUSED = frozenset({400, 401, 403, 404, 410})
 
 
@@ -253,10 +254,7 @@ class Transfer:
         path, host = self._files[digest].path, _aria2.host_of(self._url(digest))
         failure = failures.get(digest)
         if failure and failure.status == 429:
-            return SnapshotError(
-                f"{host} lets this box make no more requests for now (HTTP 429): {self.progress()}. Wait some minutes and run again, it"
-                " goes on from there; boxes behind one address share a limit"
-            )
+            return _limited(host, None, self.progress())
         if failure and failure.status and failure.status >= 500:
             cause = f"{host} answers HTTP {failure.status} for {path}"
             remedy = "The server is at fault: run again later"
@@ -270,8 +268,20 @@ class Transfer:
         limited = next((digest for digest, failure in failures.items() if failure.status == 429), None)
         pause = self.limits.pause
         if limited is not None:
-            pause = max(pause, asked_to_wait(self._url(limited)) or 0)
+            host, asked = _aria2.host_of(self._url(limited)), asked_to_wait(self._url(limited))
+            pause = max(pause, asked or 0)
+            if pause > MAX_WAIT:
+                raise _limited(host, asked, self.progress())
+            self._tell(f"{self.progress()}; waiting {pause:.0f} s, because {host} takes no more requests for now (HTTP 429)")
         time.sleep(max(0.0, min(pause, self.limits.timeout - self._seconds())))
+
+
+def _limited(host: str, asked: float | None, progress: str) -> SnapshotError:
+    wait = f"{asked:.0f} s" if asked else "some minutes"
+    return SnapshotError(
+        f"{host} lets this box make no more requests for now (HTTP 429): {progress}. Wait {wait} and run again, it goes on from there;"
+        " boxes behind one address share a limit"
+    )
 
 
 def _decoded(content: str, path: str) -> bytes:
@@ -318,13 +328,12 @@ def put_in_place(dest: str, manifest: Manifest, plan: Plan, sha256: Mapping[str,
         os.replace(sources[file.path], target)
     present = dict(plan.keep)
     for file in plan.fetch:
-        seen = os.stat(inside(dest, file.path))
-        present[file.path] = Present(seen.st_size, seen.st_mtime_ns, sha256[file.digest])
+        present[file.path] = Present.of(os.stat(inside(dest, file.path)), sha256[file.digest])
     # A file that its marker vouched for without a sha256 is read once, so that the marker has it.
     for file in manifest.files:
         here = present[file.path]
         if here.sha256 is None and file.sha256 is None:
-            present[file.path] = Present(here.size, here.mtime_ns, digests(inside(dest, file.path)).sha256)
+            present[file.path] = replace(here, sha256=digests(inside(dest, file.path)).sha256)
     replace_file(os.path.join(dest, MARKER), marker_text(manifest, present), mode=0o644)
     remove_parts(dest)
     return present

@@ -3,7 +3,8 @@
 # PRIVATE to the collection: it may change at any time.
 """What a directory has of a snapshot, and what follows: the marker of a complete one, and the plan that completes it.
 
-A marker is written last, so a directory with a marker whose files have its sizes and times is complete without reading a byte of them.
+A marker is written last, so a directory with a marker whose files have its sizes, times and inodes is complete
+without reading a byte of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import (
@@ -35,15 +36,25 @@ HASHERS = 4  # files that are read at the same time
 
 @dataclass(frozen=True)
 class Present:
-    """A file that is there and right: its state on the disk when that was seen, and its sha256 (None: never read here)."""
+    """A file that is there and right: its state on the disk when that was seen, and its sha256 (None: never read here).
+
+    A copy that keeps size and time has another inode; None is that of a marker that does not say.
+    """
 
     size: int
     mtime_ns: int
     sha256: str | None
+    inode: int | None = None
+
+    @classmethod
+    def of(cls, seen: os.stat_result, sha256: str | None) -> Present:
+        """The state that was just seen."""
+        return cls(seen.st_size, seen.st_mtime_ns, sha256, seen.st_ino)
 
     def still(self, seen: os.stat_result) -> bool:
         """Is this the same state?"""
-        return (self.size, self.mtime_ns) == (seen.st_size, seen.st_mtime_ns)
+        same = (self.size, self.mtime_ns) == (seen.st_size, seen.st_mtime_ns)
+        return same and self.inode in (None, seen.st_ino)
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,11 @@ def read_marker(dest: str) -> Marker | None:
     try:
         with open(os.path.join(dest, MARKER), encoding="utf-8") as stream:
             document = json.load(stream)
-        entries = [(make_file(e["path"], e["size"], e["sha256"], e["git_sha1"]), int(e["mtime_ns"])) for e in document["files"]]
-        files = {file.path: file for file, mtime_ns in entries}
-        present = {file.path: Present(file.size, mtime_ns, file.sha256) for file, mtime_ns in entries}
+        files, present = {}, {}
+        for entry in document["files"]:
+            file = make_file(entry["path"], entry["size"], entry["sha256"], entry["git_sha1"])
+            files[file.path] = file
+            present[file.path] = Present(file.size, int(entry["mtime_ns"]), file.sha256, entry.get("inode"))
         return Marker(document["repo"], document["revision"], document["commit"], files, present)
     except (OSError, ValueError, KeyError, TypeError, SnapshotError):
         return None
@@ -80,13 +93,14 @@ def marker_text(manifest: Manifest, present: Mapping[str, Present]) -> str:
     for file in manifest.files:
         here = present[file.path]
         sha256 = file.sha256 or here.sha256
-        files.append({"path": file.path, "size": file.size, "sha256": sha256, "git_sha1": file.git_sha1, "mtime_ns": here.mtime_ns})
+        state = {"mtime_ns": here.mtime_ns, "inode": here.inode}
+        files.append({"path": file.path, "size": file.size, "sha256": sha256, "git_sha1": file.git_sha1, **state})
     head = {"schema": SCHEMA, "repo": manifest.repo, "revision": manifest.revision, "commit": manifest.commit}
     return json.dumps({**head, "files": files}, indent=1, ensure_ascii=False) + "\n"
 
 
 def problem(dest: str, marker: Marker | None) -> str | None:
-    """Why a directory is not a complete snapshot, by sizes and times alone; None when it is one."""
+    """Why a directory is not a complete snapshot, by sizes, times and inodes alone; None when it is one."""
     if marker is None:
         return f"there is no readable {MARKER}: a download was never completed here"
     for path, present in marker.present.items():
@@ -97,6 +111,8 @@ def problem(dest: str, marker: Marker | None) -> str | None:
             return f"{path} is {seen.st_size} bytes long instead of {present.size}"
         if seen.st_mtime_ns != present.mtime_ns:
             return f"{path} was changed after it had been verified"
+        if not present.still(seen):
+            return f"{path} was replaced after it had been verified"
     return None
 
 
@@ -179,7 +195,7 @@ def make_plan(
 ) -> Plan:
     """Compare a directory with a manifest.
 
-    A file is kept when the marker, or C(verified) (what an earlier plan read), vouches for it and its size and time are those; otherwise,
+    A file is kept when the marker, or C(verified) (what an earlier plan read), vouches for it and its state is that; otherwise,
     and with C(full) in any case, it is read, and C(tell) hears how far that is. Raises OSError when something there cannot be read.
     """
     keep: dict[str, Present] = {}
@@ -195,11 +211,11 @@ def make_plan(
         elif (known := trusted.get(file.path)) and known.still(seen):
             keep[file.path] = known
         else:
-            suspects[file.path] = (file, Present(seen.st_size, seen.st_mtime_ns, None))
+            suspects[file.path] = (file, Present.of(seen, None))
     found = read_all({path: os.path.join(dest, path) for path in suspects}, manifest.files, tell)
     for path, (file, here) in suspects.items():
         if found[path].match(file):
-            keep[path] = Present(here.size, here.mtime_ns, found[path].sha256)
+            keep[path] = replace(here, sha256=found[path].sha256)
         else:
             reasons[path] = f"{path} is not the file of {manifest.revision}: its sha256 is {found[path].sha256}"
     fetch = tuple(file for file in manifest.files if file.path in reasons)
@@ -236,7 +252,8 @@ def _marker_reasons(manifest: Manifest, marker: Marker | None, keep: Mapping[str
         )
         if before != after
     ]
-    stale = sorted(path for path, here in keep.items() if path not in marker.present or marker.present[path].mtime_ns != here.mtime_ns)
+    before = {path: replace(here, sha256=None) for path, here in marker.present.items()}
+    stale = sorted(path for path, here in keep.items() if before.get(path) != replace(here, sha256=None))
     return why + [f"{path} is right, but the marker says so of another state of it" for path in stale]
 
 

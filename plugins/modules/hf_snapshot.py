@@ -15,8 +15,8 @@ description:
     and only then makes them visible. A marker, C(.dgx-spark-snapshot.json), is written last.
   - The controller asks the Hub once per run for the commit, the sizes and the hashes, however many boxes there are. The box fetches the
     bytes itself with aria2, which goes on where an earlier run was interrupted.
-  - A file that is there already is not read again when its size and time are those in the marker. A file that somebody else brought is
-    read, and kept when it is right. A file of an older revision is removed when the marker lists it; other files are left alone.
+  - A file that is there already is not read again when its size, time and inode are those in the marker. A file that somebody else brought
+    is read, and kept when it is right. A file of an older revision is removed when the marker lists it; other files are left alone.
   - The box never sees the token. It gets addresses that expire, and fresh ones when they have. Of a gated or private repository, the
     controller reads files of at most 16 MiB that have no such address, and hands their content over.
   - A connection on which nothing comes is made again. When that does not help, the box asks the Hub itself for the way to the file (of an
@@ -72,7 +72,7 @@ options:
     elements: str
   verify:
     description:
-      - V(quick) trusts a file whose size and time are those in the marker.
+      - V(quick) trusts a file whose size, time and inode are those in the marker.
       - V(full) reads every file again.
     type: str
     choices: [quick, full]

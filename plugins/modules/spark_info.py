@@ -120,7 +120,7 @@ spark:
     model:
       description:
         - C(path), C(repo), C(revision), C(commit), C(complete), C(bytes) and C(problem) of the weights, null when O(model_dir) is empty.
-        - They are complete when every file has the size and time that it had when it was verified. C(problem) says what has not.
+        - They are complete when every file has the size, time and inode that it had when it was verified. C(problem) says what has not.
         - C(fingerprint) is one hash over the paths, sizes and hashes of all files, by which a lock knows them.
       type: dict
     snapshots:

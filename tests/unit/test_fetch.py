@@ -414,6 +414,20 @@ def test_a_disk_that_becomes_full_on_the_way_is_said_with_what_is_missing(box: B
     assert box.visible() == []
 
 
+def test_a_limit_is_said_while_it_is_waited_for(box: Box) -> None:
+    box.server.faults.too_many, box.server.faults.only, box.server.faults.retry_after = 3, "^/cdn", 1
+    box.bring(Limits(connections=1, timeout=60, rounds=9, pause=0, patience=LIMITS.patience))
+    assert box.right()
+    host = f"127.0.0.1:{box.server.state.cdn_port}"
+    assert any(f"; waiting 1 s, because {host} takes no more requests for now (HTTP 429)" in text for text in box.said)
+
+
+def test_a_limit_of_too_long_a_time_is_not_waited_for_and_its_time_is_named(box: Box) -> None:
+    box.server.faults.too_many, box.server.faults.only, box.server.faults.retry_after = 999, "^/cdn", 1200
+    with pytest.raises(SnapshotError, match=r"no more requests for now \(HTTP 429\): fetched .*\. Wait 1200 s and run again"):
+        box.bring()
+
+
 def test_a_host_that_asks_to_wait_is_waited_for(server: SimulatedHub) -> None:
     server.faults.too_many, server.faults.retry_after = 1, 17
     assert asked_to_wait(f"{server.url}/x") == 17

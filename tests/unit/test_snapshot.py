@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -67,8 +68,7 @@ def complete(dest: Path, of: Manifest | None = None) -> None:
     write(dest)
     here = {}
     for path, content in CONTENTS.items():
-        stat = (dest / path).stat()
-        here[path] = Present(stat.st_size, stat.st_mtime_ns, hashlib.sha256(content).hexdigest())
+        here[path] = Present.of((dest / path).stat(), hashlib.sha256(content).hexdigest())
     (dest / MARKER).write_text(marker_text(of or manifest(), here))
 
 
@@ -113,6 +113,31 @@ def test_a_file_that_was_only_touched_is_kept_and_the_marker_renewed(tmp_path: P
     plan = make_plan(str(tmp_path), manifest(), read_marker(str(tmp_path)))
     assert plan.fetch == ()
     assert plan.reasons == ("config.json is right, but the marker says so of another state of it",)
+
+
+def test_a_copy_that_keeps_size_and_time_is_read_and_its_inode_remembered(tmp_path: Path, read: list[str]) -> None:
+    complete(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    shutil.copy2(weights, tmp_path / "copy")
+    os.replace(tmp_path / "copy", weights)
+    marker = read_marker(str(tmp_path))
+    assert problem(str(tmp_path), marker) == "model.safetensors was replaced after it had been verified"
+    plan = make_plan(str(tmp_path), manifest(), marker)
+    assert read == ["model.safetensors"]
+    assert (plan.fetch, plan.reasons) == ((), ("model.safetensors is right, but the marker says so of another state of it",))
+    assert plan.keep["model.safetensors"].inode == weights.stat().st_ino
+
+
+def test_a_marker_without_inodes_still_counts(tmp_path: Path, read: list[str]) -> None:
+    complete(tmp_path)
+    document = json.loads((tmp_path / MARKER).read_text())
+    for entry in document["files"]:
+        del entry["inode"]
+    (tmp_path / MARKER).write_text(json.dumps(document))
+    marker = read_marker(str(tmp_path))
+    assert problem(str(tmp_path), marker) is None
+    assert not make_plan(str(tmp_path), manifest(), marker).changed
+    assert read == []
 
 
 def test_full_verification_reads_all_and_finds_what_times_hide(tmp_path: Path, read: list[str]) -> None:
