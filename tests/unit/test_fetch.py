@@ -209,6 +209,21 @@ def test_after_a_power_cut_only_what_the_disk_did_not_have_is_fetched_again(
     assert again < len(LARGE) / 2  # without the copy it is all of it
 
 
+def test_a_record_is_copied_before_the_disk_is_waited_for_and_counts_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"part")
+    (tmp_path / "a.aria2").write_bytes(b"record 1")
+    steps: list[tuple[str, bool]] = []
+
+    def to_disk(path: str) -> None:
+        steps.append((os.path.basename(path), (tmp_path / "a.checkpoint").exists()))
+        (tmp_path / "a.aria2").write_bytes(b"record 2")  # aria2 goes on meanwhile
+
+    monkeypatch.setattr(_checkpoint, "to_disk", to_disk)
+    _checkpoint.keep(str(tmp_path), ["a"])
+    assert steps == [("a", False), ("a.checkpoint.new", False)]
+    assert (tmp_path / "a.checkpoint").read_bytes() == b"record 1"
+
+
 def test_a_checkpoint_costs_a_complete_part_nothing(tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     parts.mkdir()
