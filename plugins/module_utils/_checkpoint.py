@@ -10,7 +10,7 @@ counts when the machine has started anew.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterable
@@ -21,23 +21,33 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def keep(parts: str, names: Iterable[str]) -> None:
-    """Bring what has come to the disk, and remember how far that is. Raises OSError when the disk cannot."""
+    """Bring what has come to the disk, and remember how far that is. Raises OSError when the disk cannot.
+
+    On a full disk it does nothing: aria2 finds that as well, and says at which file.
+    """
     for name in names:
-        path = os.path.join(parts, name)
-        fresh, copy = f"{path}{COPY}.new", path + COPY
         try:
-            # First the record, then the disk: what is copied speaks of no piece that came later.
-            shutil.copyfile(path + RECORD, fresh)
-        except FileNotFoundError:
-            fresh = ""  # complete, or not begun
-        if fresh or os.path.exists(copy):
-            with contextlib.suppress(FileNotFoundError):
-                to_disk(path)
-            if fresh:
-                to_disk(fresh)
-                os.replace(fresh, copy)
-            else:
-                os.unlink(copy)
+            _keep(os.path.join(parts, name))
+        except OSError as exc:
+            # Nor is it a failure when aria2 has just begun with a part, or begins anew.
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT):
+                raise
+
+
+def _keep(path: str) -> None:
+    fresh, copy = f"{path}{COPY}.new", path + COPY
+    try:
+        # First the record, then the disk: what is copied speaks of no piece that came later.
+        shutil.copyfile(path + RECORD, fresh)
+    except FileNotFoundError:
+        # Complete, or not begun.
+        if os.path.exists(copy):
+            to_disk(path)
+            os.unlink(copy)
+        return
+    to_disk(path)
+    to_disk(fresh)
+    os.replace(fresh, copy)
 
 
 def restore(parts: str) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import json
 import os
@@ -222,6 +223,21 @@ def test_a_record_is_copied_before_the_disk_is_waited_for_and_counts_after(tmp_p
     _checkpoint.keep(str(tmp_path), ["a"])
     assert steps == [("a", False), ("a.checkpoint.new", False)]
     assert (tmp_path / "a.checkpoint").read_bytes() == b"record 1"
+
+
+def test_a_checkpoint_leaves_it_to_aria2_to_say_that_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"part")
+    (tmp_path / "a.aria2").write_bytes(b"record")
+    why = [errno.ENOSPC, errno.EIO]
+
+    def to_disk(path: str) -> None:
+        raise OSError(why.pop(0), "the disk says no")
+
+    monkeypatch.setattr(_checkpoint, "to_disk", to_disk)
+    _checkpoint.keep(str(tmp_path), ["a"])
+    assert not (tmp_path / "a.checkpoint").exists()
+    with pytest.raises(OSError, match="the disk says no"):
+        _checkpoint.keep(str(tmp_path), ["a"])
 
 
 def test_a_checkpoint_costs_a_complete_part_nothing(tmp_path: Path) -> None:
