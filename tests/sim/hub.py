@@ -187,6 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
 
+    def setup(self) -> None:
+        """A small buffer, so that what is counted as sent is little more than what the client took before it went away."""
+        super().setup()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * CHUNK)
+
     @property
     def hub(self) -> State:
         """What the origins share."""
