@@ -36,8 +36,8 @@ from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     silent,
 )
 
-# The Hub answers one of these for an address that has expired, and a mirror may take any of them.
 MAX_WAIT = 300  # seconds; a host that asks for more is not waited for
+# The Hub answers one of these for an address that has expired, and a mirror may take any of them.
 REFUSED = frozenset({400, 401, 403, 404, 410})
 
 
@@ -86,7 +86,7 @@ def alone(dest: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise SnapshotError(
-                f"another run is fetching into {dest}: wait for it, or end it (it may be left from a connection that was lost;"
+                f"another run is fetching into {dest}: wait for it, or end it (it may be one whose controller was interrupted;"
                 " pgrep -a aria2c shows it)"
             ) from exc
         except OSError:
@@ -94,6 +94,25 @@ def alone(dest: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def wait_for_another(dest: str, timeout: float, tell: Callable[[str], None] = silent, pause: float = 1.0) -> None:
+    """Wait while another run fetches into a directory: one whose controller was interrupted goes on, and this one has less to do then.
+
+    Raises SnapshotError when it takes longer than C(timeout) seconds, OSError.
+    """
+    began = time.monotonic()
+    while os.path.isdir(dest):
+        try:
+            with alone(dest):
+                return
+        except SnapshotError:
+            if time.monotonic() - began > timeout:
+                raise
+        parts = os.path.join(dest, PARTIAL)
+        there = sum(os.lstat(entry).st_blocks * 512 for entry in os.scandir(parts)) if os.path.isdir(parts) else 0
+        tell(f"waiting for another run that fetches into {dest}, {amount(there)} are there")
+        time.sleep(pause)
 
 
 class Transfer:

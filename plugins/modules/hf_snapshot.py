@@ -31,7 +31,8 @@ requirements:
 notes:
   - Proxies are taken from the environment (C(https_proxy), C(no_proxy)), on the controller and on the box.
   - The controller's own login (C(hf auth login), E(HF_TOKEN)) is not used; O(token) is.
-  - O(timeout) bounds the download, and what was fetched is kept.
+  - O(timeout) bounds the download, and what was fetched is kept. A controller that is interrupted does not stop it, and the next run waits
+    for it.
   - With E(ANSIBLE_DISPLAY_ARGS_TO_STDOUT) Ansible prints the options of every task. Set C(no_log) on a task with a token if you use that.
 extends_documentation_fragment:
   - dgx.spark.attributes
@@ -166,7 +167,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _neighbours
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing, Patience
-from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, carry_out
+from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, carry_out, wait_for_another
 from ansible_collections.dgx.spark.plugins.module_utils._locked import require_locked
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, manifest_from, require
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
@@ -238,6 +239,8 @@ def main() -> None:
     tell = Progress(params["progress_file"])
     fetched: list[int] = []
     try:
+        if not module.check_mode:
+            wait_for_another(params["dest"], params["timeout"], tell)
         marker = read_marker(params["dest"])
         manifest, plan, beside = look(params, marker, tell)
         addresses = {path: Address(**entry) for path, entry in json.loads(params["addresses"] or "{}").items()}

@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, manifest_from
+from ansible_collections.dgx.spark.plugins.module_utils._snapshot import Present, marker_text
 from ansible_collections.dgx.spark.plugins.modules import hf_snapshot
 from unit.run_module import run_module
 
@@ -38,6 +44,31 @@ def test_without_aria2_the_package_is_named(tmp_path: Path, capsys: pytest.Captu
     result = run_module(hf_snapshot.main, capsys, repo=REPO, dest=str(tmp_path / "d"), manifest=told, addresses=addresses)
     assert result["failed"]
     assert "aria2c is not installed on this box: install the package aria2 (apt install aria2)" in result["msg"]
+
+
+def test_it_waits_for_a_run_that_an_interrupted_controller_left_and_has_nothing_to_do_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = tmp_path / "d"
+    dest.mkdir()
+    told = manifest(dest)
+    told["files"][0] |= {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
+    handle = os.open(dest, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def meanwhile(seconds: float) -> None:
+        """The other run ends while this one sleeps."""
+        (dest / "x.bin").write_bytes(b"weights")
+        present = {"x.bin": Present.of((dest / "x.bin").stat(), told["files"][0]["sha256"])}
+        (dest / MARKER).write_text(marker_text(manifest_from(told), present))
+        os.close(handle)
+
+    monkeypatch.setattr(time, "sleep", meanwhile)
+    progress = tmp_path / "progress"
+    result = run_module(hf_snapshot.main, capsys, repo=REPO, dest=str(dest), manifest=told, progress_file=str(progress))
+    assert "failed" not in result, result
+    assert (result["changed"], "needed" in result) == (False, False)
+    assert progress.read_text() == f"waiting for another run that fetches into {dest}, 0 bytes are there"
 
 
 def test_by_itself_it_knows_only_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
