@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +72,14 @@ def play(hub: Hub, tmp_path: Path) -> Play:
         check = options.pop("check", False)
         return {"dgx.spark.hf_snapshot": options, "register": f"task{number}", "check_mode": check, "ignore_errors": True, "diff": True}
 
-    def run(*given: dict[str, Any], boxes: int = 1, verbose: str = "", keep: bool = False, speak: float = 0) -> Run:
+    def run(
+        *given: dict[str, Any],
+        boxes: int = 1,
+        verbose: str = "",
+        keep: bool = False,
+        speak: float = 0,
+        interrupt: Callable[[], bool] | None = None,
+    ) -> Run:
         results = work / "results"
         results.mkdir(exist_ok=True)
         for path in results.iterdir():
@@ -95,9 +104,16 @@ def play(hub: Hub, tmp_path: Path) -> Play:
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", inventory, "-c", "local", str(book)]
         command += ["-e", f"ansible_python_interpreter={sys.executable}", "-e", f"spark_progress_seconds={speak}"]
         command += [verbose] if verbose else []
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=work, timeout=120, check=False)
+        done = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=work, start_new_session=True
+        )
+        if interrupt:
+            while done.poll() is None and not interrupt():
+                time.sleep(0.1)
+            os.killpg(done.pid, signal.SIGINT)  # as Ctrl-C does
+        output = done.communicate(timeout=120)[0]
         told = [json.loads(path.read_text()) for path in sorted(results.iterdir())]
-        return Run(done.returncode, done.stdout + done.stderr, told)
+        return Run(done.returncode, output, told)
 
     return run
 
@@ -160,6 +176,22 @@ def test_it_says_how_far_it_is_and_nothing_where_it_shall_be_quiet(play: Play, h
     # What ran in the background leaves nothing, and nothing of it is returned.
     assert list((tmp_path / "work" / "jobs").iterdir()) == []
     assert not {"ansible_job_id", "started", "finished"} & set(loud.results[0])
+
+
+def test_a_controller_that_is_interrupted_does_not_stop_it_and_the_next_run_waits(play: Play, hub: Hub) -> None:
+    def sent() -> int:
+        return sum(request["bytes"] for request in hub.requests if request["origin"] == "cdn")
+
+    hub.faults.rate = 150_000
+    broken = play({"connections": 2}, interrupt=lambda: sent() > 300_000)
+    assert broken.rc != 0
+    assert broken.boxes == []
+    run = play({"connections": 2}, speak=1)
+    (result,) = run.results
+    assert not result["failed"], run.output[-3000:]
+    assert "box1: waiting for another run that fetches into " in run.output
+    assert (result["changed"], result["bytes_fetched"]) == (False, 0)
+    assert sent() < 1.1 * len(FILES["model.safetensors"])
 
 
 def test_where_nothing_comes_the_box_asks_the_hub_for_the_way(play: Play, hub: Hub, tmp_path: Path) -> None:
