@@ -164,7 +164,7 @@ def main() -> None:
             apply(engine, module.params, plan, removed)
     except (EngineError, SnapshotError, OSError) as exc:
         module.fail_json(msg=f"Cannot see to what is left over: {exc}", removed=removed, exception=exc)
-    head = f"{amount(plan.size) if plan.remove else 'nothing'} may go, {len(plan.keep)} stay"
+    head = f"{amount(plan.size) if plan.remove else 'nothing'} {'may go' if module.check_mode else 'removed'}, {len(plan.keep)} stay"
     kept = [asdict(item) for item in plan.keep]
     leftovers = [asdict(item) for item in plan.remove]
     module.exit_json(

@@ -73,7 +73,7 @@ def test_ladder(prune: Prune, engine: FakeEngine, root: Path) -> None:
 
     again = prune(model_dirs=[str(root / "gemma4" / "v3")])
     assert (again["changed"], again["leftovers"], again["removed"]) == (False, [], [])
-    assert again["summary"][0] == "nothing may go, 4 stay"
+    assert again["summary"][0] == "nothing removed, 4 stay"
 
 
 def test_an_image_that_was_looked_into_may_go_whatever_its_name_and_what_was_seen_is_forgotten(prune: Prune, engine: FakeEngine) -> None:
