@@ -38,6 +38,7 @@ class FakeEngine:
     ports: dict[str, tuple[str, int]] = field(default_factory=dict)  # by container id
     refuse_start: Callable[[Container, Creation | None], str | None] = lambda container, creation: None
     refuse_create: str | None = None
+    refuse_pull: str | None = None
     refuse_rename: str | None = None
     kill_at: int | None = None
     deeds: list[str] = field(default_factory=list)
@@ -111,6 +112,8 @@ class FakeEngine:
 
     def pull(self, reference: str) -> Iterator[Mapping[str, Any]]:
         self._deed(f"pull {reference}")
+        if self.refuse_pull:
+            raise EngineError(f"Docker refused to pull {reference}: {self.refuse_pull}")
         if reference not in self.registry:
             yield {"error": f"manifest for {reference} not found: manifest unknown"}
             return

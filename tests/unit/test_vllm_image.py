@@ -85,6 +85,10 @@ def test_a_digest_that_the_registry_gives_no_more_is_named_beside_the_one_it_has
     said = run_module(vllm_image.main, capsys, image=f"{NAME}@{gone}")["msg"]
     assert f"{NAME}@{gone} was not pulled: manifest" in said
     assert f"Under {NAME} the registry has {now} now" in said
+    engine.refuse_pull = "no such host"  # before the first event
+    said = run_module(vllm_image.main, capsys, image=f"{NAME}@{gone}")["msg"]
+    assert "no such host" in said
+    assert f"Under {NAME} the registry has {now} now" in said
     engine.tags = {}
     assert "Under" not in run_module(vllm_image.main, capsys, image=f"{NAME}@{gone}")["msg"]
 
