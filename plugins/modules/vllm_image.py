@@ -78,16 +78,19 @@ from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, expla
 
 
 def pull(engine: Engine, reference: str, timeout: float, tell: Callable[[str], None]) -> int:
-    """Pull, and return the bytes that came. Raises ImageError and EngineError."""
+    """Pull, and return the bytes that came. Raises ImageError."""
     began, state = time.monotonic(), Pull()
-    for event in engine.pull(pinned(reference)):
-        state.take(event)
-        seconds = time.monotonic() - began
-        if state.error:
-            raise ImageError(f"{reference} was not pulled: {explain(state.error)}{instead(engine, reference)}")
-        if seconds > timeout:
-            raise ImageError(f"{reference} was not pulled within {timeout:g} s: {state.describe(seconds)}; layers that came are kept")
-        tell(f"pulling {reference}: {state.describe(seconds)}")
+    try:
+        for event in engine.pull(pinned(reference)):
+            state.take(event)
+            seconds = time.monotonic() - began
+            if state.error:
+                raise ImageError(f"{reference} was not pulled: {explain(state.error)}{instead(engine, reference)}")
+            if seconds > timeout:
+                raise ImageError(f"{reference} was not pulled within {timeout:g} s: {state.describe(seconds)}; layers that came are kept")
+            tell(f"pulling {reference}: {state.describe(seconds)}")
+    except EngineError as exc:  # an engine may refuse before the first event
+        raise ImageError(f"{reference} was not pulled: {exc}{instead(engine, reference)}") from exc
     return state.fetched
 
 
