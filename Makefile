@@ -68,6 +68,8 @@ integration: engine ## modules against a real Docker engine
 	$(call pytest,tests/integration)
 
 molecule: engine ## roles and the whole playbook on the simulated Sparks
+	# What an interrupted run left counts as created, and is not there any more.
+	molecule destroy --scenario-name default >/dev/null
 	molecule test --all
 
 faults: engine ## bad input and bad luck on two simulated Sparks at a time

@@ -90,20 +90,26 @@ def make_plan(
 def _needs_snapshot(found: Found, uses: Sequence[Use], model_dirs: Collection[str]) -> str | None:
     if found.busy:
         return "a run is fetching into it"
-    for use in uses:
-        # A container may have a directory above it, or one file of it.
-        if any(_same_way(found.path, mount) for mount in use.mounts):
-            return f"container {use.container} uses it"
+    # A container may have a directory above it, or one file of it.
+    users = [use.container for use in uses if any(_same_way(found.path, mount) for mount in use.mounts)]
+    if users:
+        return _used_by(users)
     if any(_same_way(found.path, path) for path in model_dirs):
         return "it is asked for"
     return None
 
 
 def _needs_image(image: StoredImage, uses: Sequence[Use], asked: Collection[str]) -> str | None:
-    user = next((use.container for use in uses if use.image_id == image.id), None)
-    if user is not None:
-        return f"container {user} uses it"
+    users = [use.container for use in uses if use.image_id == image.id]
+    if users:
+        return _used_by(users)
     return "it is asked for" if image.id in asked else None
+
+
+def _used_by(containers: Sequence[str]) -> str:
+    """All of them, so that a reader sees whether one that serves is among them."""
+    names = sorted(containers)
+    return f"container {names[0]} uses it" if len(names) == 1 else f"containers {', '.join(names)} use it"
 
 
 def _same_way(one: str, other: str) -> bool:

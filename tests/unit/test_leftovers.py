@@ -38,6 +38,8 @@ def test_what_serves_and_what_a_rollback_needs_stays() -> None:
     plan = make_plan([found("gemma4/v2"), found("gemma4/v1"), found("gemma4/v0")], [], [SERVES, BEFORE])
     assert [item.name for item in plan.remove] == [f"{ROOT}/gemma4/v0"]
     assert [item.why for item in plan.keep] == ["container gemma4-nvfp4 uses it", "container gemma4-nvfp4-previous uses it"]
+    shared = make_plan([found("gemma4/v1")], [], [BEFORE, Use("gemma4-nvfp4", "sha256:new", (f"{ROOT}/gemma4/v1",))])
+    assert [item.why for item in shared.keep] == ["containers gemma4-nvfp4, gemma4-nvfp4-previous use it"]
     assert plan.size == 16_500_000_000
     assert plan.remove[0].line() == f"16.5 GB: snapshot {ROOT}/gemma4/v0 (org/gemma4/v0): nothing uses it"
 
