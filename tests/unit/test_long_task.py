@@ -120,7 +120,7 @@ def play(tmp_path: Path, log: Path, *options: str) -> tuple[int, str]:
     """Follow a log by a real playbook over the connection `local`; exit code and output."""
     task = {
         "name": "Follow",
-        "dgx.spark.vllm_startup_log": {"path": str(log), "timeout": 20, "expect": {"moe_backend": "MARLIN"}},
+        "dgx.spark.vllm_startup_log": {"path": str(log), "timeout": 90, "expect": {"moe_backend": "MARLIN"}},
         "register": "found",
     }
     show = {"name": "Show", "ansible.builtin.debug": {"var": "found"}}
@@ -146,7 +146,11 @@ def test_a_real_run_shows_progress_and_returns_the_modules_result_alone(tmp_path
     log.write_text("(EngineCore pid=7) Loading safetensors checkpoint shards:  33% Completed | 1/3 [00:20<00:40, 20.0s/it]\n")
 
     def go_on() -> None:
-        time.sleep(6)
+        # The module has said it, and the controller has had some seconds to hear it.
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not any("33%" in path.read_text() for path in (tmp_path / "jobs").glob("*.progress")):
+            time.sleep(0.1)
+        time.sleep(5)
         log.write_text(log.read_text() + GOOD.read_text())
 
     threading.Thread(target=go_on, daemon=True).start()
