@@ -37,6 +37,7 @@ notes:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.hub
   - dgx.spark.progress
 attributes:
   check_mode:
@@ -48,25 +49,10 @@ attributes:
     support: full
     details: A branch may move. Ask for a commit to have the same bytes always.
 options:
-  repo:
-    description: The repository, such as C(bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4).
-    type: str
-    required: true
-  revision:
-    description: A branch, a tag or a commit.
-    type: str
-    default: main
   dest:
     description: The directory for the files. It is made when it is not there. While the files come they lie in C(.dgx-spark-partial) in it.
     type: path
     required: true
-  endpoint:
-    description: The Hub, or a mirror that speaks its protocol.
-    type: str
-    default: https://huggingface.co
-  token:
-    description: A token for gated and private repositories. It is sent to the Hub by the controller, and to nobody else.
-    type: str
   files:
     description: Patterns of files that the repository must have. All files are fetched, whatever this says.
     type: list

@@ -22,6 +22,7 @@ notes:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.hub
 attributes:
   check_mode:
     support: full
@@ -33,21 +34,6 @@ attributes:
 seealso:
   - module: dgx.spark.hf_snapshot
 options:
-  repo:
-    description: The repository, such as C(bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4).
-    type: str
-    required: true
-  revision:
-    description: A branch, a tag or a commit.
-    type: str
-    default: main
-  endpoint:
-    description: The Hub, or a mirror that speaks its protocol.
-    type: str
-    default: https://huggingface.co
-  token:
-    description: A token for gated and private repositories. It is sent to the Hub, and to nobody else.
-    type: str
   texts:
     description: Paths of small text files (at most 16 MiB) to read, such as a patch.
     type: list
