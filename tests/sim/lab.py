@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -15,6 +16,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from sim import boxes, engine, images, repos, services
 from sim.names import CACHE, LABEL, MAX_BOXES, NETWORK, PUSH_TO
 from sim.shell import LabError, as_root, docker, fail, run, say
+
+# Set where several people or processes use one lab: nothing that another one may use is taken away.
+SHARED = bool(os.environ.get("SIM_SHARED"))
 
 
 def make_cache() -> None:
@@ -51,8 +55,10 @@ def up(options: argparse.Namespace) -> None:
     boxes.require_folder()
     make_cache()
     box_id, _service_id = ensure_images(real_vllm=not options.no_real_vllm)
-    boxes.ensure(options.boxes, box_id, services.running(), fresh=options.fresh)
-    say(f"{options.boxes} boxes and 3 services are up ({time.monotonic() - started:.1f} s)")
+    containers = services.running()
+    count = max(options.boxes, *boxes.numbers(list(containers)), 0) if SHARED else options.boxes
+    boxes.ensure(count, box_id, containers, fresh=options.fresh and not SHARED)
+    say(f"{count} boxes and 3 services are up ({time.monotonic() - started:.1f} s)")
 
 
 def build(options: argparse.Namespace) -> None:
@@ -65,6 +71,9 @@ def build(options: argparse.Namespace) -> None:
 
 def down(options: argparse.Namespace) -> None:
     """`down`."""
+    if SHARED:
+        say("SIM_SHARED is set: nothing is removed")
+        return
     engine.require()
     names = list(services.running())
     if names:
