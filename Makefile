@@ -13,7 +13,7 @@ VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop bench-proof bench-download build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop bench-fleet bench-proof bench-download build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -80,6 +80,9 @@ e2e: engine ## the demo, as a user runs it: the real vLLM on a CPU
 
 bench-noop: engine ## what a run costs that has nothing to do
 	.venv/bin/python tests/benchmarks/noop.py
+
+bench-fleet: engine ## the same for 1, 4, 16 and 100 boxes, beside a plain role, pyinfra and compose (SIZES="1 4" for a part)
+	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.fleet $(SIZES)
 
 bench-proof: engine ## how exact the proof is, beside other clients (PARTS="ours peers real log")
 	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.proof $(PARTS)
