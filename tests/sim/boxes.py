@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated boxes: systemd containers with sshd and a Docker engine of their own."""
+"""The simulated boxes, and the host of a gateway: systemd containers with sshd and a Docker engine of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sim import images
-from sim.names import BOX_IMAGE, BOX_PREFIX, BOXES, INPUTS_LABEL, KEY, LABEL, NETWORK, SIM, box_address, box_name
+from sim.names import BOX_IMAGE, BOX_PREFIX, BOXES, GATEWAY_HOST, INPUTS_LABEL, KEY, LABEL, NETWORK, SIM, box_address, box_name
 from sim.shell import LabError, as_root, docker, docker_rows, run, say, wait_for
 
 START_TIMEOUT_S = 60
@@ -59,8 +59,7 @@ def _meminfo(name: str) -> Path:
     return path
 
 
-def _create(number: int, made_from: str) -> None:
-    name = box_name(number)
+def _create(name: str, address: str, made_from: str) -> None:
     volume = f"{name}-docker"
     docker("volume", "create", "--label", f"{LABEL}=volume", volume)
     docker(
@@ -69,8 +68,8 @@ def _create(number: int, made_from: str) -> None:
         f"--name={name}",
         f"--hostname={name}",
         f"--network={NETWORK}",
-        f"--ip={box_address(number)}",
-        f"--label={LABEL}=box",
+        f"--ip={address}",
+        f"--label={LABEL}={'gateway' if name == GATEWAY_HOST[0] else 'box'}",
         f"--label={INPUTS_LABEL}={made_from}",
         *OPTIONS,
         f"--mount=type=volume,source={volume},target=/var/lib/docker",
@@ -97,9 +96,7 @@ def _evidence(name: str) -> str:
     return f"{docker('logs', '--tail', '20', name, check=False)}\n{failed}\n{_in_box(name, 'journalctl', '-n', '30', '--no-pager').stdout}"
 
 
-def _await(number: int) -> None:
-    name, host = box_name(number), box_address(number)
-
+def _await(name: str, host: str) -> None:
     def ready() -> bool:
         # Docker is ordered after the simulated memory, and says it is active only when it answers.
         return _ssh_answers(host) and _in_box(name, "systemctl", "is-active", "docker", "ollama").returncode == 0
@@ -114,28 +111,34 @@ def _await(number: int) -> None:
     say(f"{name} is up at {host}")
 
 
-def ensure(count: int, image_id: str, containers: dict[str, tuple[str, str]], *, fresh: bool) -> None:
-    """Exactly boxes 1 … count run. `fresh` makes them anew; else a box from an older image stays, with a warning."""
+def ensure(count: int, image_id: str, containers: dict[str, tuple[str, str]], *, fresh: bool, gateway: bool) -> None:
+    """Exactly boxes 1 … count run, and the gateway's host if it is asked.
+
+    `fresh` makes them anew; else one from an older image stays, with a warning.
+    """
     ensure_key()
     made_from = inputs(image_id)
-    surplus = [n for n in numbers(list(containers)) if n > count or fresh]
+    wanted = {box_name(number): box_address(number) for number in range(1, count + 1)}
+    if gateway:
+        wanted |= dict([GATEWAY_HOST])
+    there = [*map(box_name, numbers(list(containers))), *(name for name in containers if name == GATEWAY_HOST[0])]
+    surplus = [name for name in there if name not in wanted or fresh]
     if surplus:
-        remove([box_name(n) for n in surplus])
+        remove(surplus)
     starting = []
     with ThreadPoolExecutor(PARALLEL) as pool:
         jobs = []
-        for number in range(1, count + 1):
-            name = box_name(number)
-            state, found = ("", "") if number in surplus else containers.get(name, ("", ""))
+        for name, address in wanted.items():
+            state, found = ("", "") if name in surplus else containers.get(name, ("", ""))
             if state == "running":
                 if found != made_from:
                     say(f"{name} was made from an older image or key; `lab.py up --fresh` renews it")
                 continue
-            starting.append(number)
-            jobs.append(pool.submit(docker, "start", name) if state else pool.submit(_create, number, made_from))
+            starting.append(name)
+            jobs.append(pool.submit(docker, "start", name) if state else pool.submit(_create, name, address, made_from))
         for job in jobs:
             job.result()
-        for waiting in [pool.submit(_await, number) for number in starting]:
+        for waiting in [pool.submit(_await, name, wanted[name]) for name in starting]:
             waiting.result()
 
 
@@ -160,10 +163,11 @@ def remove_cgroups() -> None:
 
 
 def rows() -> list[dict[str, str]]:
-    """The boxes, for people: name, address, state."""
-    found = docker_rows("ps", "-a", "--filter", f"label={LABEL}=box")
-    found.sort(key=lambda row: numbers([row["Names"]]))
-    return [{"name": row["Names"], "state": row["State"], "address": box_address(*numbers([row["Names"]]))} for row in found]
+    """The boxes and the gateway's host, for people: name, address, state."""
+    found = [row for kind in ("box", "gateway") for row in docker_rows("ps", "-a", "--filter", f"label={LABEL}={kind}")]
+    addresses = dict([GATEWAY_HOST]) | {box_name(number): box_address(number) for number in numbers([row["Names"] for row in found])}
+    rows = [{"name": row["Names"], "state": row["State"], "address": addresses[row["Names"]]} for row in found]
+    return sorted(rows, key=lambda row: numbers([row["name"]]))
 
 
 def require_folder() -> None:

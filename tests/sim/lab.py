@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from sim import boxes, engine, images, repos, services
-from sim.names import CACHE, LABEL, MAX_BOXES, NETWORK, PUSH_TO
+from sim.names import CACHE, GATEWAY_HOST, LABEL, MAX_BOXES, NETWORK, PUSH_TO
 from sim.shell import LabError, as_root, docker, fail, run, say
 
 # Set where several people or processes use one lab: nothing that another one may use is taken away.
@@ -57,7 +57,8 @@ def up(options: argparse.Namespace) -> None:
     box_id, _service_id = ensure_images(real_vllm=not options.no_real_vllm)
     containers = services.running()
     count = max(options.boxes, *boxes.numbers(list(containers)), 0) if SHARED else options.boxes
-    boxes.ensure(count, box_id, containers, fresh=options.fresh and not SHARED)
+    gateway = options.gateway or (SHARED and GATEWAY_HOST[0] in containers)
+    boxes.ensure(count, box_id, containers, fresh=options.fresh and not SHARED, gateway=gateway)
     say(f"{count} boxes and 3 services are up ({time.monotonic() - started:.1f} s)")
 
 
@@ -135,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("up", help="services and exactly N boxes run")
     command.add_argument("--boxes", type=box_count, default=1, metavar="N", help="how many (1)")
+    command.add_argument("--gateway", action="store_true", help="a host for a gateway before them, too")
     command.add_argument("--fresh", action="store_true", help="make the boxes anew")
     command.add_argument("--no-real-vllm", action="store_true", help="leave out the real vLLM and the training of its model")
     command.set_defaults(run=up)

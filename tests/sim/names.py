@@ -15,7 +15,7 @@ HUB_REPOS = CACHE / "hub"
 REGISTRY_STORAGE = CACHE / "registry"
 BOXES = CACHE / "boxes"
 
-# Everything that the lab makes carries this label: "box", "service", "network", "volume" or "image".
+# Everything that the lab makes carries this label: "box", "gateway", "service", "network", "volume" or "image".
 LABEL = "dgx.spark.sim"
 # What a container was made from: another value means that it is out of date.
 INPUTS_LABEL = "dgx.spark.sim.inputs"
@@ -26,6 +26,8 @@ GATEWAY = "172.30.99.1"
 REGISTRY = ("spark-sim-registry", "172.30.99.2")
 HUB = ("spark-sim-hub", "172.30.99.3")
 APT = ("spark-sim-apt", "172.30.99.4")
+# A host without a GPU's work, for what stands before a fleet.
+GATEWAY_HOST = ("spark-sim-gateway", "172.30.99.5")
 # Docker takes a registry without TLS only on loopback: images are pushed here.
 PUSH_TO = "127.0.0.1:5099"
 

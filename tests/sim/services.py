@@ -105,13 +105,13 @@ def _answers(url: str) -> Callable[[], bool]:
 
 
 def running() -> dict[str, tuple[str, str]]:
-    """Name → (state, inputs) of the boxes and services.
+    """Name → (state, inputs) of the boxes, the gateway's host and the services.
 
     Their label must have its value: a build's container inherits the label of the image that it comes from.
     """
     form = f'{{{{.Names}}}} {{{{.State}}}} {{{{.Label "{INPUTS_LABEL}"}}}}'
     found = {}
-    for kind in ("box", "service"):
+    for kind in ("box", "gateway", "service"):
         for line in docker("ps", "-a", "--filter", f"label={LABEL}={kind}", "--format", form).splitlines():
             name, state, inputs = line.split(" ")
             found[name] = (state, inputs)
