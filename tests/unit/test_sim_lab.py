@@ -17,7 +17,7 @@ from sim.shell import LabError
 
 def lab(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run lab.py where no engine answers."""
-    env = {**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:1", **environment}
+    env = {**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:1", "SIM_SHARED": "", **environment}
     return subprocess.run([sys.executable, str(SIM / "lab.py"), *args], capture_output=True, text=True, env=env, timeout=60, check=False)
 
 
@@ -116,3 +116,9 @@ def test_a_hanging_command_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_wait_ends_with_its_evidence() -> None:
     with pytest.raises(LabError, match="the thing: not within 0 s.\nthe log's tail"):
         shell.wait_for("the thing", lambda: False, timeout=0, evidence=lambda: "the log's tail")
+
+
+def test_of_a_shared_lab_nothing_is_taken_away() -> None:
+    done = lab("down", SIM_SHARED="1")
+    assert done.returncode == 0
+    assert "nothing is removed" in done.stdout + done.stderr
