@@ -44,6 +44,10 @@ class ServerHangs(ClientError):
     """The server took the request and sent nothing, or stopped sending, for too long."""
 
 
+class ServerSlow(ClientError):
+    """The server was still sending when the time was over."""
+
+
 @dataclass(frozen=True)
 class Arrival:
     """One event of a stream. C(at) is when its last byte was here, in seconds of time.perf_counter().
@@ -188,7 +192,7 @@ def _exchanged(connection: socket.socket, data: bytes, timeout: float, where: st
         came = exc.answer is not None and exc.answer.blocks
         if isinstance(exc.cause, TimeoutError):
             if exc.answer is not None and came and time.perf_counter() - exc.answer.blocks[-1].at < _FLOWS:
-                raise ClientError(f"{where} was still answering when the time was over: raise timeout, or see why it is so slow") from exc
+                raise ServerSlow(f"{where} was still answering when the time was over: raise timeout, or see why it is so slow") from exc
             stage = "did not end its answer" if came else "sent nothing"
             raise ServerHangs(
                 f"{where} {stage} within {exc.waited:.0f} s: its engine may hang although /health answers; see the container's log and"

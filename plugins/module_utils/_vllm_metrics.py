@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: it may change at any time.
-"""What vLLM's /metrics says about the time of a measurement: other traffic, and how well speculation guesses."""
+"""What vLLM's /metrics says: who is served, what was generated, and how well speculation guesses."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _WANTED = {
     "generated": "vllm:generation_tokens_total",
     "drafts": "vllm:spec_decode_num_drafts_total",
     "accepted": "vllm:spec_decode_num_accepted_tokens_total",
+    "cache_usage": "vllm:kv_cache_usage_perc",
 }
 
 
@@ -28,6 +29,7 @@ class Metrics:
     generated: float | None = None
     drafts: float | None = None
     accepted: float | None = None
+    cache_usage: float | None = None
 
 
 def read(text: str) -> Metrics:

@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: it may change at any time.
+"""The agent that HAProxy's agent-check asks: one process beside HAProxy looks at every box, as clients see them.
+
+Run as a program: C(… CONFIGURATION), JSON as class Settings reads it. The key for the boxes is the credential C(api_key) of the unit.
+
+It answers C(up) and C(down), and never C(ready), C(drain) or C(maint): those would overrule what somebody told HAProxy. An empty line
+changes nothing, and is the answer as long as there is no verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.dgx.spark.plugins.module_utils._generation_health import Health, look
+from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client
+
+# HAProxy sends a box's name at once.
+_ASKED = 5.0
+_WHY = 120
+
+
+@dataclass(frozen=True)
+class Settings:
+    """C(listen) is an address and a port; C(interval) and C(timeout) are seconds; C(boxes) have name, address and port."""
+
+    listen: tuple[str, int]
+    interval: float
+    timeout: float
+    failures: int
+    successes: int
+    boxes: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: str) -> Settings:
+        """Raises OSError, and ValueError, KeyError or TypeError for a file that is not as it must be."""
+        with open(path, encoding="utf-8") as file:
+            document: dict[str, Any] = json.load(file)
+        host, _colon, port = document.pop("listen").rpartition(":")
+        return cls(listen=(host, int(port)), **document)
+
+
+class Watch(threading.Thread):
+    """Looks at one box again and again."""
+
+    def __init__(self, name: str, client: Client, settings: Settings, delay: float) -> None:
+        super().__init__(name=name, daemon=True)
+        self.health = Health(settings.failures, settings.successes)
+        self._client, self._settings, self._delay = client, settings, delay
+        self._said = ""
+
+    def run(self) -> None:
+        time.sleep(self._delay)
+        while True:
+            started = time.monotonic()
+            finding = look(self._client, self._settings.timeout)
+            changed = self.health.take(finding)
+            if changed or finding.kind != self._said:
+                verdict = {True: "up", False: "down", None: "no verdict yet"}[self.health.healthy]
+                print(f"{self.name}: {verdict}; {finding.kind}{f': {finding.why}' if finding.why else ''}", flush=True)
+            self._said = finding.kind
+            time.sleep(max(0.0, started + self._settings.interval - time.monotonic()))
+
+    @property
+    def answer(self) -> str:
+        """What HAProxy is told."""
+        if self.health.healthy is None:
+            return ""
+        if self.health.healthy:
+            return "up"
+        return "down #" + "".join(letter if " " <= letter <= "~" else "?" for letter in self.health.why)[:_WHY]
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Answers HAProxy, which sends a box's name in a line."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, settings: Settings, api_key: str) -> None:
+        super().__init__(settings.listen, Asked)
+        # Spread over the interval, so that a hundred boxes are not looked at in the same moment.
+        step = settings.interval / max(1, len(settings.boxes))
+        self.watches = {
+            box["name"]: Watch(box["name"], Client(f"http://{box['address']}:{box['port']}", api_key), settings, number * step)
+            for number, box in enumerate(settings.boxes)
+        }
+
+    def start(self) -> None:
+        for watch in self.watches.values():
+            watch.start()
+
+
+class Asked(socketserver.StreamRequestHandler):
+    """One question of HAProxy's."""
+
+    server: Server
+    timeout = _ASKED
+
+    def handle(self) -> None:
+        try:
+            watch = self.server.watches.get(self.rfile.readline(256).decode("utf-8", "replace").strip())
+            self.wfile.write(f"{watch.answer if watch else ''}\n".encode())
+        except OSError:
+            # HAProxy asks again.
+            return
+
+
+def credential() -> str:
+    """The key that systemd hands over; empty without one."""
+    try:
+        with open(os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), "api_key"), encoding="utf-8") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until somebody stops the service."""
+    with Server(Settings.read(argv[0]), credential()) as server:
+        server.start()
+        server.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
