@@ -140,7 +140,8 @@ def _beside(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> str | None:
 
 
 def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str, Any], container: str) -> dict[str, Any]:
-    """What the box is for this deployment: C(state) fresh, serving or current, and the C(reasons) why it is not current.
+    """What the box is for this deployment: C(state) fresh, serving or current, the C(reasons) why it is not current, and whether what
+    runs is C(proven), by this recipe or by the one before.
 
     C(plan) is vllm_container's result in check mode ({changed, reasons}); C(container) the name of the container that should serve.
     """
@@ -149,12 +150,10 @@ def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str
     if plan["changed"] and not reasons:
         reasons.append(f"there is no container {container}")
     reasons += _weights(spark, recipe)
-    if not reasons:
-        mine = next((c for c in running if c["name"] == container), None)
-        reasons = _unproven(spark["evidence"], mine)
-    if not reasons:
-        return {"state": CURRENT, "reasons": []}
-    return {"state": SERVING if running else FRESH, "reasons": reasons}
+    unproven = _unproven(spark["evidence"], next((c for c in running if c["name"] == container), None))
+    reasons = reasons or unproven
+    decided = (SERVING if running else FRESH) if reasons else CURRENT
+    return {"state": decided, "reasons": reasons, "proven": not unproven}
 
 
 def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
@@ -173,6 +172,7 @@ def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _unproven(evidence: Mapping[str, Any] | None, container: Mapping[str, Any] | None) -> list[str]:
+    """Why what runs is not proven."""
     if container is None:
         return ["the container does not run"]
     if not evidence:

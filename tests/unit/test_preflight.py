@@ -145,7 +145,7 @@ UNCHANGED = {"changed": False, "reasons": []}
 
 
 def test_a_box_whose_container_weights_and_evidence_match_is_current() -> None:
-    assert state(serving(), recipe(), UNCHANGED, NAME) == {"state": "current", "reasons": []}
+    assert state(serving(), recipe(), UNCHANGED, NAME) == {"state": "current", "reasons": [], "proven": True}
 
 
 @pytest.mark.parametrize(
