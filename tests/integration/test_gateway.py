@@ -1,0 +1,186 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway before four scripted boxes: no stream is lost that need not be, and no box takes part that does not generate sense."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dgx.spark.plugins.modules import haproxy_server
+from integration.gateway import Gateway, under_load, until
+from integration.scripted_box import Box
+from load.streams import BROKEN, Load
+from unit.run_module import run_module
+
+# 20 tokens a second: twelve streams cost a busy machine little.
+CALM = {"base": "good", "stream": {"tok_s": 20, "parallel_cost": 0.0}}
+BOXES = ("spark-1", "spark-2", "spark-3", "spark-4")
+
+
+@contextlib.contextmanager
+def boxes(*names: str, flags: tuple[str, ...] = ()) -> Iterator[list[Box]]:
+    made = [Box(name, CALM, *flags) for name in names]
+    try:
+        yield made
+    finally:
+        for box in made:
+            box.die()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    with boxes(*BOXES) as made, Gateway(tmp_path, made) as running:
+        running.admit()
+        yield running
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Gateway]:
+    """Two boxes, and nobody was admitted yet."""
+    with boxes("spark-1", "spark-2", flags=("--max-num-seqs", "2")) as made, Gateway(tmp_path, made) as running:
+        yield running
+
+
+def module(gateway: Gateway, capsys: pytest.CaptureFixture[str], box: Box, state: str, **more: Any) -> dict[str, Any]:
+    paths: dict[str, Any] = {"socket": gateway.socket, "master_socket": gateway.master, "state_file": str(gateway.state_file)}
+    paths["configuration"] = str(gateway.configuration)
+    return run_module(haproxy_server.main, capsys, server=box.name, state=state, **paths, **more)
+
+
+def more_streams(load: Load, count: int) -> None:
+    """Wait until so many more streams have ended."""
+    wanted = len(load.done) + count
+    until(f"{count} more streams end", lambda: len(load.done) >= wanted)
+
+
+def test_no_stream_is_lost_by_reloads_and_a_drained_box_stays_drained(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    drained = gateway.boxes[0]
+    with under_load(gateway) as load:
+        assert module(gateway, capsys, drained, "drained")["changed"]
+        more_streams(load, 1)
+        before = load.tokens_of(drained.name)
+        for _time in range(2):
+            gateway.reload()
+            more_streams(load, 6)
+            assert gateway.server(drained).state == "drained"
+        assert load.tokens_of(drained.name) == before > 0
+    result = load.result()
+    assert result["failures"] == []
+    assert result["streams"] > 12
+
+
+def test_a_drain_waits_for_streams_that_a_worker_has_from_before_a_reload(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    box = gateway.boxes[0]
+    with under_load(gateway, tokens=(60, 80)) as load:
+        gateway.reload()
+        result = module(gateway, capsys, box, "drained", timeout=60)
+        assert (result["changed"], result["server"]["state"], result["server"]["sessions"]) == (True, "drained", 0)
+        assert not module(gateway, capsys, box, "drained")["changed"]
+        more_streams(load, 1)
+        drained = load.tokens_of(box.name)
+        more_streams(load, 3)
+        assert load.tokens_of(box.name) == drained > 0
+        assert module(gateway, capsys, box, "ready")["changed"]
+        until("it takes part again", lambda: load.tokens_of(box.name) > drained)
+    assert load.result()["failures"] == []
+
+
+def test_only_the_streams_of_a_box_that_dies_break(gateway: Gateway) -> None:
+    dying, *others = gateway.boxes
+    with under_load(gateway) as load:
+        dying.die()
+        gateway.until_status(dying, "DOWN")
+        until("the others do its work", lambda: sum(box.running for box in others) >= 12)
+    result = load.result()
+    assert result["failures"] != []
+    assert {(failure["box"], failure["kind"]) for failure in result["failures"]} == {(dying.name, BROKEN)}
+    assert len(result["failures"]) <= 4
+
+
+@pytest.mark.parametrize(("fault", "why"), [({"hung": True}, "may hang although /health answers"), ({"garbage": "gibberish"}, "garbage")])
+def test_a_box_that_does_not_generate_sense_is_put_out_and_comes_back(small: Gateway, fault: dict[str, Any], why: str) -> None:
+    box, other = small.boxes
+    small.admit()
+    box.play({**CALM, "fault": fault})
+    small.until_status(box, "DOWN")
+    assert box.health() == 200
+    assert small.server(other).status == "UP"
+    assert why in small.agent_log.read_text()
+    box.play(CALM)
+    small.until_status(box, "UP")
+
+
+def test_one_failure_puts_no_box_out(small: Gateway) -> None:
+    box = small.boxes[0]
+    small.admit()
+    box.play({**CALM, "fault": {"http_status": 500}})
+    until("the agent saw it", lambda: f"{box.name}: up; bad" in small.agent_log.read_text())
+    box.play(CALM)
+    until("the agent saw that it is over", lambda: f"{box.name}: up; good" in small.agent_log.read_text().rpartition("up; bad")[2])
+    assert f"{box.name}: down" not in small.agent_log.read_text().partition("up; bad")[2]
+    assert small.server(box).status == "UP"
+
+
+def test_a_busy_box_stays_in_although_probes_wait_for_their_turn(small: Gateway) -> None:
+    box = small.boxes[0]
+    small.admit()
+    body = {"model": "gemma-4-26b", "messages": [{"role": "user", "content": "A long story."}], "max_tokens": 100_000, "ignore_eos": True}
+    asked = urllib.request.Request(f"{box.base_url}/v1/chat/completions", json.dumps({**body, "stream": True}).encode())
+    with contextlib.ExitStack() as held:
+        for _slot in range(2):
+            held.enter_context(urllib.request.urlopen(asked, timeout=60))
+        until("two requests fill it", lambda: box.running == 2)
+        busy = f"{box.name}: up; busy"
+        until("a probe got no answer", lambda: busy in small.agent_log.read_text())
+        # As long as it takes to put a box out that hangs.
+        time.sleep(20)
+        assert f"{box.name}: down" not in small.agent_log.read_text().partition(busy)[2]
+        assert small.server(box).status == "UP"
+
+
+def test_a_box_that_is_new_takes_no_part_until_it_is_admitted(small: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    proven, new = small.boxes
+    assert small.server(proven).state == small.server(new).state == "maintenance"
+    assert module(small, capsys, proven, "ready")["changed"]
+    small.reload()
+    assert (small.server(proven).state, small.server(new).state) == ("ready", "maintenance")
+    assert not module(small, capsys, new, "drained")["changed"]
+    assert small.server(new).state == "maintenance"
+
+
+def test_a_box_that_fails_its_checks_is_not_admitted_and_the_error_says_why(small: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    box = small.boxes[0]
+    box.play({**CALM, "fault": {"garbage": "empty"}})
+    until("the agent saw it", lambda: f"{box.name}: down" in small.agent_log.read_text())
+    result = module(small, capsys, box, "ready", timeout=4)
+    assert result["failed"]
+    assert "garbage" in result["msg"]
+    assert result["server"]["checks"]["agent"]["status"] == "L7STS"
+
+
+def test_a_drain_that_takes_too_long_says_how_many_streams_are_left(small: Gateway, capsys: pytest.CaptureFixture[str]) -> None:
+    box = small.boxes[0]
+    small.admit(box)
+    with under_load_of_one(small):
+        until("it answers", lambda: small.server(box).sessions == 1)
+        result = module(small, capsys, box, "drained", timeout=1)
+    assert result["failed"]
+    assert f"1 streams run on {box.name} after 1 s" in result["msg"]
+    assert (result["server"]["state"], result["server"]["sessions"]) == ("drained", 1)
+    assert small.server(box).state == "drained"
+
+
+@contextlib.contextmanager
+def under_load_of_one(gateway: Gateway) -> Iterator[None]:
+    """One long stream through the gateway."""
+    body = {"model": "gemma-4-26b", "messages": [{"role": "user", "content": "A long story."}], "max_tokens": 10_000, "ignore_eos": True}
+    asked = urllib.request.Request(f"{gateway.base_url}/v1/chat/completions", json.dumps({**body, "stream": True}).encode())
+    with urllib.request.urlopen(asked, timeout=60):
+        yield
