@@ -117,13 +117,15 @@ def containers(inspected: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
 
 
 def _made_from(label: str | None) -> dict[str, Any]:
-    """C(model_dir), and C(patches) (file → sha256), from the resolved spec in a container's label; null and none without one."""
+    """C(model_dir), C(draft) ({repo, commit}) and C(patches) (file → sha256) from the resolved spec in a container's label; null and none
+    without one."""
     try:
         spec = json.loads(label or "")
         patches = {patch["file"]: patch["sha256"] for patch in spec["patches"].values()}
-        return {"model_dir": spec["model"]["path"], "patches": patches}
+        draft = {key: spec["draft"][key] for key in ("repo", "commit")} if "draft" in spec else None
+        return {"model_dir": spec["model"]["path"], "draft": draft, "patches": patches}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {"model_dir": None, "patches": {}}
+        return {"model_dir": None, "draft": None, "patches": {}}
 
 
 def publisher(inspected: Sequence[Mapping[str, Any]], port: int) -> str | None:

@@ -39,7 +39,7 @@ def _words(what: str, value: Any) -> str:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What differs between two resolved specs, by name: the image and the model as one thing each, args and env one by one."""
+    """What differs between two resolved specs, by name: the image and the models as one thing each, args and env one by one."""
     old, new = _facets(before), _facets(after)
     found = []
     for what in sorted(old.keys() | new.keys()):
@@ -53,17 +53,20 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 
 def _facets(spec: Mapping[str, Any]) -> dict[str, Any]:
-    image, model = spec["image"], spec["model"]
+    image = spec["image"]
     facets: dict[str, Any] = {
         "image": TO_BE_STAGED if image["id"] == TO_BE_STAGED else f"vLLM {image['vllm_version']} ({_short(image['id'])})",
-        "model": TO_BE_STAGED if model["commit"] == TO_BE_STAGED else f"{model['repo']}@{_short(model['commit'])}",
-        "model.path": model["path"],
-        "model.mount": model["mount"],
     }
     for key, value in spec.items():
-        if key in ("image", "model", *_SILENT):
+        if key in ("image", *_SILENT):
             continue
-        if key == "patches":
+        if key in ("model", "draft"):
+            facets |= {
+                key: TO_BE_STAGED if value["commit"] == TO_BE_STAGED else f"{value['repo']}@{_short(value['commit'])}",
+                f"{key}.path": value["path"],
+                f"{key}.mount": value["mount"],
+            }
+        elif key == "patches":
             facets |= {f"patches.{module}": _patch(patch) for module, patch in value.items()}
         elif isinstance(value, Mapping):
             facets |= {f"{key}.{name}": item for name, item in value.items()}

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: it may change at any time.
-"""Read from the box what a container's spec names: the image, the model's snapshot and the patches; and check that they fit."""
+"""Read from the box what a container's spec names: the image, the snapshots of the models, the patches; and check that they fit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_spec import (
     ContainerSpec,
     NotStaged,
     Patch,
+    Snapshot,
     check_patch_version,
     patch_sha256,
     read_snapshot,
@@ -50,18 +51,22 @@ def read_inputs(engine: Engine, spec: ContainerSpec, api_key: str, like: Mapping
         check_version(image, spec.vllm_versions)
         for patch in spec.patches:
             check_patch_version(patch, image)
-    snapshot = None
+    forgiven = missing if forgive else None
+    snapshot = _snapshot(spec.model_path, forgiven)
+    draft = _snapshot(spec.draft_path, forgiven) if spec.draft_path else None
+    hashes = [_hash(patch, spec.model_path, forgiven) for patch in spec.patches]
+    resolved = resolve(spec, image, snapshot, hashes, api_key, like["salt"] if like else None, draft)
+    return Inputs(resolved, image, tuple(missing))
+
+
+def _snapshot(path: str, missing: list[str] | None) -> Snapshot | None:
     try:
-        snapshot = read_snapshot(spec.model_path)
+        return read_snapshot(path)
     except NotStaged as exc:
-        if not forgive:
+        if missing is None:
             raise
         missing.append(str(exc))
-    hashes: list[str | None] = []
-    for patch in spec.patches:
-        hashes.append(_hash(patch, spec.model_path, missing if forgive else None))
-    resolved = resolve(spec, image, snapshot, hashes, api_key, like["salt"] if like else None)
-    return Inputs(resolved, image, tuple(missing))
+        return None
 
 
 def _hash(patch: Patch, model_path: str, missing: list[str] | None) -> str | None:

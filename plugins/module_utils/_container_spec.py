@@ -3,8 +3,8 @@
 # PRIVATE to the collection: it may change at any time.
 """What a vLLM container is: the spec that a user writes, the resolved spec that its label keeps, and what is created from it.
 
-The resolved spec names bytes: the image's id, the snapshot's commit and each patch's sha256. Two containers are the same when their
-resolved specs are. It holds no secret: environment values and the API key are in it as salted hashes only.
+The resolved spec names bytes: the image's id, the commit of the model and of its draft model, and each patch's sha256. Two containers are
+the same when their resolved specs are. It holds no secret: environment values and the API key are in it as salted hashes only.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ RECIPE_LABEL = "dgx.spark.recipe"
 API_KEY_VARIABLE = "VLLM_API_KEY"
 # What the module passes itself; a second one among the args would contradict it.
 RESERVED_ARGS = ("model", "served-model-name", "host", "port", "api-key")
+SPECULATION = "speculative-config"
 TO_BE_STAGED = "(to be staged)"
 
 _HASH_ROUNDS = 20_000
@@ -66,6 +67,8 @@ class ContainerSpec:
     vllm_versions: str
     model_path: str
     model_mount: str
+    draft_path: str | None  # null without a draft model
+    draft_mount: str
     served_model_name: str
     args: Mapping[str, Any]
     env: Mapping[str, str]
@@ -89,8 +92,11 @@ class ContainerSpec:
         values["env"] = {str(key): _env_text(value) for key, value in (params["env"] or {}).items() if value is not None}
         spec = cls(**values)
         size_bytes(spec.shm_size)
+        _check_speculation(spec.args.get(SPECULATION))
         if not (os.path.isabs(spec.model_path) and os.path.isabs(spec.model_mount)):
             raise SpecError(f"model_path ({spec.model_path}) and model_mount ({spec.model_mount}) must be absolute paths")
+        if spec.draft_path and not (os.path.isabs(spec.draft_path) and os.path.isabs(spec.draft_mount)):
+            raise SpecError(f"draft_path ({spec.draft_path}) and draft_mount ({spec.draft_mount}) must be absolute paths")
         for patch in spec.patches:
             _check_patch(patch)
         modules = [patch.module for patch in spec.patches]
@@ -118,6 +124,13 @@ def _clean_args(args: Mapping[str, Any]) -> dict[str, Any]:
     if share is not None and not re.fullmatch(r"0?\.\d+|1(\.0*)?", str(share)):
         raise SpecError(f"args.gpu-memory-utilization is {share!r}: it is a share of the memory such as 0.85")
     return {name: value for name, value in args.items() if value is not None and value is not False and value != []}
+
+
+def _check_speculation(speculation: Any) -> None:
+    if speculation is not None and not isinstance(speculation, Mapping):
+        raise SpecError(f"args.{SPECULATION} must be a mapping, it is {speculation!r}")
+    if speculation and speculation.get("model") is not None:
+        raise SpecError(f"args.{SPECULATION}.model is set by the module itself: use the spec's own keys draft_path and draft_mount")
 
 
 def _env_text(value: Any) -> str:
@@ -226,8 +239,10 @@ def resolve(
     patches: Sequence[str | None],
     api_key: str,
     salt: str | None,
+    draft: Snapshot | None = None,
 ) -> dict[str, Any]:
-    """The resolved spec. C(patches) are the sha256 of C(spec.patches); what is None is not on the box yet.
+    """The resolved spec. C(patches) are the sha256 of C(spec.patches); what is None is not on the box yet. A spec without a draft model
+    has no key C(draft).
 
     C(salt) is that of the container it will be compared with: a new one would make equal secrets look different.
     """
@@ -239,12 +254,8 @@ def resolve(
     return {
         "schema": SCHEMA,
         "image": {"id": image.id if image else TO_BE_STAGED, "vllm_version": image.vllm_version if image else TO_BE_STAGED},
-        "model": {
-            "path": spec.model_path,
-            "mount": spec.model_mount,
-            "repo": snapshot.repo if snapshot else TO_BE_STAGED,
-            "commit": snapshot.commit if snapshot else TO_BE_STAGED,
-        },
+        "model": _origin(spec.model_path, spec.model_mount, snapshot),
+        **({"draft": _origin(spec.draft_path, spec.draft_mount, draft)} if spec.draft_path else {}),
         "served_model_name": spec.served_model_name,
         "args": dict(spec.args),
         "env": {name: _hashed(value, salt) for name, value in hidden.items() if salt},
@@ -265,6 +276,16 @@ def resolve(
             }
             for patch, sha256 in zip(spec.patches, patches, strict=True)
         },
+    }
+
+
+def _origin(path: str, mount: str, snapshot: Snapshot | None) -> dict[str, str]:
+    """Where a checkpoint lies, where the container sees it, and what it is."""
+    return {
+        "path": path,
+        "mount": mount,
+        "repo": snapshot.repo if snapshot else TO_BE_STAGED,
+        "commit": snapshot.commit if snapshot else TO_BE_STAGED,
     }
 
 
@@ -296,6 +317,11 @@ def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo,
     if api_key:
         environment[API_KEY_VARIABLE] = api_key
     mounts = [(spec.model_path, spec.model_mount)]
+    args = dict(spec.args)
+    if spec.draft_path:
+        mounts.append((spec.draft_path, spec.draft_mount))
+        if SPECULATION in args:
+            args[SPECULATION] = {**args[SPECULATION], "model": spec.draft_mount}
     for patch in spec.patches:
         mounts.append((os.path.join(spec.model_path, patch.file), resolved["patches"][patch.module]["target"]))
     return Creation(
@@ -309,7 +335,7 @@ def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo,
             "0.0.0.0",
             "--port",
             str(CONTAINER_PORT),
-            *render_args(spec.args),
+            *render_args(args),
         ],
         environment=environment,
         labels={

@@ -67,6 +67,7 @@ def document(
         "container": {"name": container, **{key: found.get(key) for key in ("id", "spec_digest", "started_at")}},
         "image": {"name": found.get("image"), **{key: image.get(key) for key in ("id", "digest", "vllm_version")}},
         "model": {key: model.get(key) for key in ("repo", "commit")},
+        "draft": found.get("draft"),
         "patches": dict(found.get("patches") or {}),
         "host": _host(spark),
         "startup": startup.get("startup") or {},

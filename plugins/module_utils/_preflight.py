@@ -21,12 +21,13 @@ CURRENT = "current"  # serves exactly what is asked, and its evidence says so
 def problems(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Why the box is not fit: one sentence a problem, each with its remedy and the variable that relaxes it.
 
-    C(wanted) are the role's requirements: architectures, compute_capability, driver_refused, kernel_refused, memory_gib, disk_gb,
-    port, container, decode_limit_tok_s_min; an empty or zero requirement is not checked.
+    C(wanted) are the role's requirements: architectures, compute_capability, driver_refused, kernel_refused, memory_gib, memory_share,
+    disk_gb, port, container, decode_limit_tok_s_min; an empty or zero requirement is not checked.
     """
     found = [
         *_machine(spark, wanted),
         *_gpu(spark, wanted),
+        *_memory(spark, recipe, wanted),
         *_room(spark, recipe, wanted),
         *_docker(spark),
         *_port(spark, wanted),
@@ -44,10 +45,24 @@ def _machine(spark: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
         )
     if _matches(spark["kernel"], wanted["kernel_refused"]):
         found.append(f"kernel {spark['kernel']} is known to panic on a GB10: boot another one (preflight_kernel_refused lists the refused)")
+    return found
+
+
+def _memory(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The weights must fit into vLLM's share of the memory, and leave something for the KV cache."""
     total = spark["memory"]["total_gib"]
     if wanted["memory_gib"] and total < wanted["memory_gib"]:
-        found.append(f"the box has {total:.1f} GiB of memory, the recipe needs {wanted['memory_gib']:g} (preflight_memory_gib)")
-    return found
+        return [f"the box has {total:.1f} GiB of memory, the recipe needs {wanted['memory_gib']:g} (preflight_memory_gib)"]
+    share = wanted["memory_share"]
+    weights_gb = sum(checkpoint["size_gb"] for _, checkpoint in _checkpoints(recipe))
+    reserved, weights = share * total, weights_gb * 1e9 / 2**30
+    if not share or weights < reserved:
+        return []
+    return [
+        f"the weights of {recipe['name']} are {weights_gb:g} GB = {weights:.1f} GiB, and vLLM gets {share:g} of the box's {total:.1f} GiB ="
+        f" {reserved:.1f} GiB (gpu-memory-utilization): nothing is left for the KV cache. Raise that share, or take a smaller checkpoint."
+        " preflight_force: true deploys it all the same"
+    ]
 
 
 def _gpu(spark: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -83,7 +98,11 @@ def _room(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping[s
     needed = wanted["disk_gb"]
     if needed is None:
         # Only the weights: they are much the largest, and the image lies on Docker's own disk, which the pull itself reports.
-        needed = 0 if _model_is_there(spark, recipe) or _beside(spark, recipe) else recipe["model"]["size_gb"]
+        needed = sum(
+            checkpoint["size_gb"]
+            for key, checkpoint in _checkpoints(recipe)
+            if not _is_there(spark.get(key), checkpoint) and not (key == "model" and _beside(spark, recipe))
+        )
     disk = spark["disk"]
     if disk["free_gb"] < needed:
         return [
@@ -128,9 +147,13 @@ def _arithmetic(recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
-def _model_is_there(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
-    model = spark["model"]
-    return bool(model and model["complete"] and model["repo"] == recipe["model"]["repo"])
+def _checkpoints(recipe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What the recipe loads, by its key there and in the box's facts: the model, and its draft model if it has one."""
+    return [(key, recipe[key]) for key in ("model", "draft") if recipe.get(key)]
+
+
+def _is_there(seen: Mapping[str, Any] | None, checkpoint: Mapping[str, Any]) -> bool:
+    return bool(seen and seen["complete"] and seen["repo"] == checkpoint["repo"])
 
 
 def _beside(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> str | None:
@@ -149,24 +172,25 @@ def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str
     reasons = list(plan["reasons"])
     if plan["changed"] and not reasons:
         reasons.append(f"there is no container {container}")
-    reasons += _weights(spark, recipe)
+    for key, checkpoint in _checkpoints(recipe):
+        reasons += _weights(spark, recipe, key, checkpoint)
     unproven = _unproven(spark["evidence"], next((c for c in running if c["name"] == container), None))
     reasons = reasons or unproven
     decided = (SERVING if running else FRESH) if reasons else CURRENT
     return {"state": decided, "reasons": reasons, "proven": not unproven}
 
 
-def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    model, asked = spark["model"], recipe["model"]
+def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any], key: str, asked: Mapping[str, Any]) -> list[str]:
+    model = spark.get(key)
     if not model:
-        beside = _beside(spark, recipe)
+        beside = _beside(spark, recipe) if key == "model" else None
         return [f"the weights of {asked['repo']} are {'linked from ' + beside if beside else 'not on the box'}"]
     if not model["complete"]:
         return [f"the weights in {model['path']} are not complete: {model['problem']}"]
     if (model["repo"], model["revision"]) != (asked["repo"], asked["revision"]):
         return [f"the weights are {model['repo']}@{model['revision']}, asked is {asked['repo']}@{asked['revision']}"]
     lock = recipe.get("lock") or {}
-    if lock and model.get("fingerprint") != lock["model"]["fingerprint"]:
+    if lock and model.get("fingerprint") != lock[key]["fingerprint"]:
         return [f"the weights in {model['path']} are not the bytes that {lock['file']} names"]
     return []
 

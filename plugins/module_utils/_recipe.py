@@ -23,7 +23,10 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """One key of a recipe. C(keys) describes a mapping, C(items) a list; a mapping without C(keys) is free."""
+    """One key of a recipe. C(keys) describes a mapping, C(items) a list; a mapping without C(keys) is free.
+
+    One that is left out gets its C(default): null, a value, or for a mapping with C(keys) and the default {} that of every key in it.
+    """
 
     kind: type | tuple[type, ...]
     required: bool = False
@@ -49,6 +52,7 @@ def _mapping(required: bool = False, **keys: Field) -> Field:
 
 
 _TEXTS = Field(list, default=[], items=Field(str))
+_SNAPSHOT = {"repo": _text(required=True), "revision": _text(default="main"), "size_gb": _number(required=True), "files": _TEXTS}
 _RUN = {"tokens": Field(int, required=True)}
 
 _COMMON: Mapping[str, Field] = {
@@ -60,15 +64,8 @@ _COMMON: Mapping[str, Field] = {
 
 SCHEMA: Mapping[str, Field] = {
     **_COMMON,
-    "model": _mapping(
-        required=True,
-        repo=_text(required=True),
-        revision=_text(default="main"),
-        size_gb=_number(required=True),
-        quantization=_text(default=""),
-        files=_TEXTS,
-        mount=_text(default="/models/model"),
-    ),
+    "model": _mapping(required=True, **_SNAPSHOT, quantization=_text(default=""), mount=_text(default="/models/model")),
+    "draft": Field(dict, keys={**_SNAPSHOT, "mount": _text(default="/models/draft")}),
     "image": _mapping(
         required=True,
         name=_text(required=True),
@@ -179,16 +176,37 @@ def _hint(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _check_args(args: Any) -> list[str]:
+def _check_args(args: Any, draft: Any) -> list[str]:
     if not isinstance(args, Mapping):
         return []
-    problems = []
+    problems = _check_speculation(args.get("speculative-config"), draft)
     for name in map(str, args):
         plain = name.lstrip("-").replace("_", "-").lower()
         if not _ARG_NAME.match(name):
             problems.append(f"args.{name} is not written as vLLM's flag (did you mean {plain}?)")
         elif plain in _RESERVED_ARGS:
             problems.append(f"args.{name} is set by the collection itself: use the recipe's own key for it")
+    return problems
+
+
+def _check_speculation(config: Any, draft: Any) -> list[str]:
+    """A draft model comes with the recipe, pinned and mounted: vLLM itself would fetch one at every start, whatever its name means then."""
+    if config is not None and not isinstance(config, Mapping):
+        return [f"args.speculative-config must be a mapping, it is {config!r}"]
+    if config is not None and config.get("model") is not None:
+        return ["args.speculative-config.model is set by the collection itself: use the recipe's key draft for the draft model"]
+    if config is None and draft is not None:
+        return [
+            "draft needs args.speculative-config, such as {method: mtp, num_speculative_tokens: 2}: without it nothing uses the draft model"
+        ]
+    return []
+
+
+def _check_mounts(recipe: Mapping[str, Any]) -> list[str]:
+    mounts = {f"{key}.mount": recipe[key]["mount"] for key in ("model", "draft") if recipe[key]}
+    problems = [f"{path} must be an absolute path, it is {mount!r}" for path, mount in mounts.items() if not mount.startswith("/")]
+    if len(set(mounts.values())) < len(mounts):
+        problems.append(f"model.mount and draft.mount are both {recipe['model']['mount']}: one would hide the other")
     return problems
 
 
@@ -204,7 +222,8 @@ def _check_expect(startup: Any) -> list[str]:
 
 
 def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A recipe for C(engine), checked, with every default filled in. One for vLLM gets C(model.path): where its weights lie on a box.
+    """A recipe for C(engine), checked, with every default filled in. One for vLLM gets C(model.path), where its weights lie on a box, and
+    C(draft.path) if it has a draft model; C(draft) is null if not.
 
     Each revision has its own directory, so a container that is kept to go back to still finds its weights. C(overrides) is what somebody
     wants instead, with the recipe's keys; a null in it says nothing. C(lock) is empty until the recipe is held to one.
@@ -218,11 +237,17 @@ def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrid
         raise RecipeError(f"{name}: {_OTHER_ENGINE[given]}")
     checker = _Check()
     recipe = checker.mapping("", raw, OLLAMA_SCHEMA if given == "ollama" else SCHEMA)
-    problems = checker.problems + _check_args(raw.get("args")) + _check_expect(raw.get("startup"))
+    problems = checker.problems + _check_args(raw.get("args"), raw.get("draft")) + _check_expect(raw.get("startup"))
+    if not problems and engine == "vllm":
+        # What follows from values of the right types only.
+        problems = _check_mounts(recipe)
     if problems:
         raise RecipeError(f"{name}: " + "; ".join(problems))
     if engine == "vllm":
-        recipe["model"]["path"] = "/".join([models_root.rstrip("/"), recipe["name"], recipe["model"]["revision"]])
+        root = f"{models_root.rstrip('/')}/{recipe['name']}"
+        recipe["model"]["path"] = f"{root}/{recipe['model']['revision']}"
+        if recipe["draft"]:
+            recipe["draft"]["path"] = f"{root}.draft/{recipe['draft']['revision']}"
         recipe["lock"] = {}
     return recipe
 

@@ -37,6 +37,9 @@ options:
     description: The directory of the weights, as M(dgx.spark.hf_snapshot) makes it. The disk is that of its nearest existing parent.
     type: path
     default: /srv/models
+  draft_dir:
+    description: The directory of a draft model's weights, where there is one.
+    type: path
   evidence_dir:
     description: Where the box keeps its evidence. The file C(CONTAINER.json) in it is returned.
     type: path
@@ -111,7 +114,8 @@ spark:
     containers:
       description:
         - The containers of this collection, and the one called O(container).
-        - C(model_dir) and C(patches) (file to sha256) are what one was made from, null and empty when this collection did not make it.
+        - C(model_dir), C(draft) (C(repo) and C(commit) of its draft model) and C(patches) (file to sha256) are what one was made from, null
+          and empty when this collection did not make it.
       type: list
       elements: dict
     ports:
@@ -122,6 +126,9 @@ spark:
         - C(path), C(repo), C(revision), C(commit), C(complete), C(bytes) and C(problem) of the weights, null when O(model_dir) is empty.
         - They are complete when every file has the size, time and inode that it had when it was verified. C(problem) says what has not.
         - C(fingerprint) is one hash over the paths, sizes and hashes of all files, by which a lock knows them.
+      type: dict
+    draft:
+      description: The same of what lies in O(draft_dir).
       type: dict
     snapshots:
       description: C(path), C(repo), C(revision) and C(commit) of what lies complete beside O(model_dir), which a download would link.
@@ -307,6 +314,7 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
         "containers": _box.containers(inspected, params["container"]),
         "ports": holders(params["ports"], inspected),
         "model": model(params["model_dir"]),
+        "draft": model(params["draft_dir"]) if params["draft_dir"] else None,
         "snapshots": snapshots(params["model_dir"]),
         "evidence": document(os.path.join(params["evidence_dir"], f"{params['container']}.json")) if params["container"] else None,
         "python_docker": python_docker(),
@@ -318,6 +326,7 @@ def main() -> None:
         argument_spec={
             "container": {"type": "str", "default": ""},
             "model_dir": {"type": "path", "default": "/srv/models"},
+            "draft_dir": {"type": "path"},
             "evidence_dir": {"type": "path", "default": "/var/lib/dgx-spark/evidence"},
             "ollama_url": {"type": "str", "default": "http://127.0.0.1:11434"},
             "ports": {"type": "list", "elements": "int", "default": [8002]},

@@ -12,8 +12,9 @@ short_description: Serve a model with vLLM in a container, with a way back
 version_added: "0.1.0"
 description:
   - Compares the container called O(name) with O(spec), says what differs and why something is done, and does it.
-  - A container is compared by what it was made from, down to the bytes. The image's id, the model's commit and each patch's sha256 are in
-    its label C(dgx.spark.spec), with every option. Environment values and the API key are in it as salted hashes.
+  - A container is compared by what it was made from, down to the bytes. The image's id, the commits of the model and of its draft model,
+    and each patch's sha256 are in its label C(dgx.spark.spec), with every option. Environment values and the API key are in it as salted
+    hashes.
   - A changed spec swaps containers. The new one is created as C(NAME-next) before the old one stops, so a bad option fails while the old
     one serves. When the new one has started, the old one becomes C(NAME-previous), stopped, and the new one becomes C(NAME).
     When it does not start, or the memory does not come back, the old one is started again and the module fails.
@@ -90,6 +91,15 @@ options:
         description: Where the container sees the model.
         type: str
         default: /models/model
+      draft_path:
+        description:
+          - The directory of a draft model on the box, as M(dgx.spark.hf_snapshot) left it. It is mounted read-only.
+          - The C(speculative-config) in O(spec.args) gets O(spec.draft_mount) as its C(model).
+        type: str
+      draft_mount:
+        description: Where the container sees the draft model.
+        type: str
+        default: /models/draft
       served_model_name:
         description: The model's name in the API.
         type: str
@@ -344,6 +354,8 @@ _SPEC: dict[str, Any] = {
     "vllm_versions": {"type": "str", "default": ""},
     "model_path": {"type": "str", "required": True},
     "model_mount": {"type": "str", "default": "/models/model"},
+    "draft_path": {"type": "str"},
+    "draft_mount": {"type": "str", "default": "/models/draft"},
     "served_model_name": {"type": "str", "required": True},
     "args": {"type": "dict", "default": {}},
     "env": {"type": "dict", "default": {}},

@@ -18,6 +18,8 @@ from ansible_collections.dgx.spark.plugins.module_utils._locked import locked_fi
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import SnapshotError
 
 SCHEMA = 1
+# What of a recipe lies on the Hub: every recipe has a model, some have a draft model.
+CHECKPOINTS = ("model", "draft")
 RENEW = "renew it with playbooks/lock.yml"
 HEADER = """\
 # What playbooks/gemma4.yml deploys with this inventory, down to the bytes: with this file a box gets exactly these, or the run fails.
@@ -28,6 +30,7 @@ HEADER = """\
 ---
 """
 
+_NAME = re.compile(r"\S+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -56,8 +59,11 @@ def render(document: Document) -> str:
     document = json.loads(json.dumps(document))
     recipes = {}
     for name, entry in document["recipes"].items():
-        files = {path: _Line(sorted(file.items(), reverse=True)) for path, file in entry["model"]["files"].items()}
-        recipes[name] = {**entry, "model": {**entry["model"], "files": files}}
+        recipes[name] = dict(entry)
+        for key in CHECKPOINTS:
+            if key in entry:
+                files = {path: _Line(sorted(file.items(), reverse=True)) for path, file in entry[key]["files"].items()}
+                recipes[name][key] = {**entry[key], "files": files}
     return HEADER + yaml.dump({**document, "recipes": recipes}, Dumper=_Dumper, width=1000, allow_unicode=True)
 
 
@@ -90,22 +96,33 @@ def _problems(document: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _entry_problems(entry: Mapping[str, Any]) -> Iterable[str]:
-    image, model, patches = entry["image"], entry["model"], entry["patches"]
-    for where, value, form in (
-        ("image.name", image.get("name"), re.compile(r"\S+")),
+    image, patches = entry["image"], entry["patches"]
+    yield from _wrong(
+        ("image.name", image.get("name"), _NAME),
         ("image.digest", image.get("digest"), _DIGEST),
-        ("model.repo", model.get("repo"), re.compile(r"\S+")),
-        ("model.revision", model.get("revision"), re.compile(r"\S+")),
-        ("model.commit", model.get("commit"), _COMMIT),
         *((f"patches.{file}", sha256, _SHA256) for file, sha256 in patches.items()),
-    ):
-        if not isinstance(value, str) or not form.fullmatch(value):
-            yield f"{where} is {value!r}"
-    files = model.get("files")
+    )
+    for key in CHECKPOINTS:
+        if key in entry:
+            yield from _checkpoint_problems(key, entry[key])
+
+
+def _checkpoint_problems(key: str, checkpoint: Any) -> Iterable[str]:
+    if not isinstance(checkpoint, dict):
+        yield f"{key} must be a mapping"
+        return
+    forms = {"repo": _NAME, "revision": _NAME, "commit": _COMMIT}
+    yield from _wrong(*((f"{key}.{name}", checkpoint.get(name), form) for name, form in forms.items()))
+    files = checkpoint.get("files")
     if not isinstance(files, dict) or not files or not all(isinstance(file, dict) for file in files.values()):
-        yield "model.files must be a mapping of paths to size and hash"
+        yield f"{key}.files must be a mapping of paths to size and hash"
         return
     try:
         locked_files(files)
     except SnapshotError as exc:
-        yield f"model.files: {exc}"
+        yield f"{key}.files: {exc}"
+
+
+def _wrong(*values: tuple[str, Any, re.Pattern[str]]) -> Iterable[str]:
+    """Values that have not their form."""
+    return (f"{where} is {value!r}" for where, value, form in values if not isinstance(value, str) or not form.fullmatch(value))

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._locked import fingerprint, locked_files
-from ansible_collections.dgx.spark.plugins.plugin_utils._lock import Document, LockError
+from ansible_collections.dgx.spark.plugins.plugin_utils._lock import CHECKPOINTS, Document, LockError
 
 REMEDY = "If the change is meant, renew the lock with playbooks/lock.yml; -e lock_file= runs without it"
 
 
 def hold(recipe: Mapping[str, Any], lock: Document, path: str) -> dict[str, Any]:
-    """The recipe with the lock's image digest, commit and sha256 of each patch, and C(lock) for the roles. C(path) is for the error.
+    """The recipe with the lock's image digest, commits and sha256 of each patch, and C(lock) for the roles. C(path) is for the error.
 
     The weights of a commit have a directory of their own. Raises LockError.
     """
@@ -27,35 +27,39 @@ def hold(recipe: Mapping[str, Any], lock: Document, path: str) -> dict[str, Any]
     problems = list(_contradictions(recipe, entry))
     if problems:
         raise LockError(f"{path} was not written for this: {'; '.join(problems)}. {REMEDY}")
-    model, locked = recipe["model"], entry["model"]
+    there = [key for key in CHECKPOINTS if recipe[key]]
     return {
         **recipe,
         "image": {**recipe["image"], "digest": entry["image"]["digest"]},
-        "model": {
-            **model,
-            "revision": locked["commit"],
-            "path": posixpath.join(posixpath.dirname(model["path"]), locked["commit"]),
-        },
+        **{key: _at(recipe[key], entry[key]["commit"]) for key in there},
         "patches": [{**patch, "sha256": entry["patches"][patch["file"]]} for patch in recipe["patches"]],
         "lock": {
             "file": path,
-            "model": {
-                "commit": locked["commit"],
-                "files": locked["files"],
-                "fingerprint": fingerprint(locked_files(locked["files"])),
-            },
+            **{key: _bytes(entry[key]) for key in there},
             "toolkit": dict(lock["toolkit"]),
         },
     }
 
 
+def _at(checkpoint: Mapping[str, Any], commit: str) -> dict[str, Any]:
+    """A recipe's checkpoint at a commit, in a directory of its own."""
+    return {**checkpoint, "revision": commit, "path": posixpath.join(posixpath.dirname(checkpoint["path"]), commit)}
+
+
+def _bytes(locked: Mapping[str, Any]) -> dict[str, Any]:
+    return {"commit": locked["commit"], "files": locked["files"], "fingerprint": fingerprint(locked_files(locked["files"]))}
+
+
 def _contradictions(recipe: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterable[str]:
-    image, model, locked = recipe["image"], recipe["model"], entry["model"]
-    for what, asked, has in (
-        ("image", image["name"], [entry["image"]["name"]]),
-        ("repository", model["repo"], [locked["repo"]]),
-        ("revision", model["revision"], [locked["revision"], locked["commit"]]),
-    ):
+    image = recipe["image"]
+    asked_and_had = [("image", image["name"], [entry["image"]["name"]])]
+    for key, of in zip(CHECKPOINTS, ("", " of the draft model"), strict=True):
+        checkpoint, locked = recipe[key] or {}, entry.get(key) or {}
+        asked_and_had += [
+            (f"repository{of}", checkpoint.get("repo", "none"), [locked.get("repo", "none")]),
+            (f"revision{of}", checkpoint.get("revision", "none"), [locked.get("revision", "none"), locked.get("commit", "none")]),
+        ]
+    for what, asked, has in asked_and_had:
         if asked not in has:
             yield f"the {what} that is asked is {asked}, the lock has {has[0]}"
     if image["digest"] is not None and image["digest"] != entry["image"]["digest"]:

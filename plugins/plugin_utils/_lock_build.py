@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.dgx.spark.plugins.plugin_utils._lock import SCHEMA, Document, LockError
+from ansible_collections.dgx.spark.plugins.plugin_utils._lock import CHECKPOINTS, SCHEMA, Document, LockError
 
 DIFF_LINES = 200  # of a patch
 NAMED = 6  # files that a sentence names
@@ -34,8 +34,9 @@ def build(hosts: Sequence[Mapping[str, Any]], old: Document | None, keep: bool) 
     """The lock, and one sentence (or a sentence and a diff) for each thing that changed.
 
     C(hosts) are the variables of the boxes, of which this reads inventory_hostname, recipe_spec and container_toolkit_pins, and of one box
-    for each recipe vllm_upstream and model_upstream, which the roles vllm and model resolve. With C(keep), for a run that saw a part of the
-    inventory only, recipes of the old lock that no box asked stay in it. Raises LockError when boxes contradict each other.
+    for each recipe vllm_upstream, model_upstream and model_draft_upstream, which the roles vllm and model resolve. With C(keep), for a run
+    that saw a part of the inventory only, recipes of the old lock that no box asked stay in it. Raises LockError when boxes contradict each
+    other.
     """
     asked: dict[str, tuple[str, Any]] = {}
     resolved: dict[str, Resolved] = {}
@@ -67,12 +68,14 @@ def build(hosts: Sequence[Mapping[str, Any]], old: Document | None, keep: bool) 
 
 
 def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    image, model = recipe["image"], recipe["model"]
+    image, model, draft = recipe["image"], recipe["model"], recipe["draft"] or {}
     return {
         "image": image["name"],
         "digest": image["digest"] or None,
         "repository": model["repo"],
         "revision": model["revision"],
+        "draft repository": draft.get("repo"),
+        "draft revision": draft.get("revision"),
         "patches": sorted(patch["file"] for patch in recipe["patches"]),
     }
 
@@ -87,18 +90,13 @@ def _resolve(host: Mapping[str, Any], old: Mapping[str, Any] | None) -> Resolved
     version = image["vllm_version"] if image else None
     if version is None and old and digest and old["image"]["digest"] == digest:
         version = old["image"].get("vllm_version")  # the same bytes have the same version
-    files = {file["path"]: {key: file[key] for key in ("size", "sha256", "git_sha1") if file[key] is not None} for file in model["files"]}
     image_entry = {"name": recipe["image"]["name"], "digest": digest, "vllm_version": version}
     if digest is None and old and old["image"]["name"] == image_entry["name"]:
         image_entry = dict(old["image"])
     entry = {
         "image": image_entry,
-        "model": {
-            "repo": recipe["model"]["repo"],
-            "revision": recipe["model"]["revision"],
-            "commit": model["commit"],
-            "files": files,
-        },
+        "model": _checkpoint(recipe["model"], model),
+        **({"draft": _checkpoint(recipe["draft"], host["model_draft_upstream"])} if recipe["draft"] else {}),
         "patches": {patch["file"]: model["texts"][patch["file"]]["sha256"] for patch in recipe["patches"]},
     }
     return Resolved(
@@ -110,6 +108,12 @@ def _resolve(host: Mapping[str, Any], old: Mapping[str, Any] | None) -> Resolved
         texts=model["texts"],
         texts_since=model.get("texts_since") or {},
     )
+
+
+def _checkpoint(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Document:
+    """A repository as a lock has it. C(found) is what hf_snapshot_info returned."""
+    files = {file["path"]: {key: file[key] for key in ("size", "sha256", "git_sha1") if file[key] is not None} for file in found["files"]}
+    return {"repo": asked["repo"], "revision": asked["revision"], "commit": found["commit"], "files": files}
 
 
 def _changes(old: Document | None, new: Document, resolved: Mapping[str, Resolved]) -> Iterable[str]:
@@ -127,10 +131,11 @@ def _changes(old: Document | None, new: Document, resolved: Mapping[str, Resolve
 
 
 def _first(entry: Document) -> Iterable[str]:
-    image, model = entry["image"], entry["model"]
+    image = entry["image"]
     if image["digest"]:
         yield f"{image['name']} is {image['digest']}, with vLLM {image['vllm_version'] or UNKNOWN}"
-    yield f"{model['repo']} at {model['revision']} is commit {model['commit']}, {len(model['files'])} files"
+    for model in (entry[key] for key in CHECKPOINTS if key in entry):
+        yield f"{model['repo']} at {model['revision']} is commit {model['commit']}, {len(model['files'])} files"
     yield from (f"the patch {file} has sha256 {sha256}" for file, sha256 in sorted(entry["patches"].items()))
 
 
@@ -138,6 +143,11 @@ def _moved(old: Document, found: Resolved) -> Iterable[str]:
     new = found.entry
     yield from _image_moved(old["image"], new["image"])
     yield from _model_moved(old["model"], new["model"])
+    was_draft, draft = old.get("draft"), new.get("draft")
+    if was_draft and draft:
+        yield from _model_moved(was_draft, draft, " of the draft model")
+    elif was_draft or draft:
+        yield f"the draft model is {draft['repo'] if draft else 'none'}, it was {was_draft['repo'] if was_draft else 'none'}"
     for file in sorted(old["patches"].keys() | new["patches"].keys()):
         was, now = old["patches"].get(file), new["patches"].get(file)
         if was is None or now is None:
@@ -159,10 +169,10 @@ def _image_moved(old: Document, new: Document) -> Iterable[str]:
         yield f"vLLM in it: {old.get('vllm_version') or 'not known'} → {new['vllm_version'] or UNKNOWN}"
 
 
-def _model_moved(old: Document, new: Document) -> Iterable[str]:
+def _model_moved(old: Document, new: Document, of: str = "") -> Iterable[str]:
     for key, what in (("repo", "repository"), ("revision", "revision")):
         if old[key] != new[key]:
-            yield f"the {what} is {new[key]}, it was {old[key]}"
+            yield f"the {what}{of} is {new[key]}, it was {old[key]}"
     paths = sorted(old["files"].keys() | new["files"].keys())
     differ = [path for path in paths if old["files"].get(path) != new["files"].get(path)]
     more = f" and {len(differ) - NAMED} more" if len(differ) > NAMED else ""

@@ -29,9 +29,10 @@ def served_bytes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _facts(evidence: Mapping[str, Any]) -> list[str]:
-    image, model = evidence.get("image") or {}, evidence.get("model") or {}
+    image, model, draft = (evidence.get(key) or {} for key in ("image", "model", "draft"))
     return [
         f"image    {image.get('name')} is {image.get('digest') or 'without a digest: it came from no registry'}",
         f"weights  {model.get('repo')} at commit {model.get('commit')}",
+        *([f"draft    {draft.get('repo')} at commit {draft.get('commit')}"] if draft else []),
         *(f"patch    {file} has sha256 {sha256}" for file, sha256 in sorted((evidence.get("patches") or {}).items())),
     ]

@@ -135,10 +135,11 @@ def _software(seen: Mapping[str, Any]) -> list[Fact]:
     """What runs, by what tells it from everything else."""
     if not seen:
         return []
-    model = "@".join(part for part in (text(seen, "model", "repo"), text(seen, "model", "commit")) if part)
+    model, draft = ("@".join(part for part in (text(seen, key, "repo"), text(seen, key, "commit")) if part) for key in ("model", "draft"))
     started = text(seen, "container", "started_at")
     return [
         Fact("Model", model or MISSING, True),
+        *([Fact("Draft model", draft, True)] if draft else []),
         Fact("Image", text(seen, "image", "name") or MISSING, True),
         Fact("Image digest", text(seen, "image", "digest") or MISSING, True),
         Fact("Image id", text(seen, "image", "id") or MISSING, True),

@@ -104,7 +104,10 @@ def test_a_container_tells_the_model_and_the_patches_that_it_was_made_from() -> 
     made, foreign = container("ours"), container("theirs")
     made["Config"]["Labels"] = {"dgx.spark.spec_digest": "d1", "dgx.spark.spec": json.dumps(spec)}
     (ours,) = _box.containers([made], "")
-    assert (ours["model_dir"], ours["patches"]) == ("/srv/models/x", {"p.py": "a" * 64})
+    assert (ours["model_dir"], ours["draft"], ours["patches"]) == ("/srv/models/x", None, {"p.py": "a" * 64})
+    spec["draft"] = {"path": "/srv/models/x.draft", "mount": "/models/draft", "repo": "google/draft", "commit": "d1"}
+    made["Config"]["Labels"]["dgx.spark.spec"] = json.dumps(spec)
+    assert _box.containers([made], "")[0]["draft"] == {"repo": "google/draft", "commit": "d1"}
     for label in (None, "{half", '{"model": 1}'):
         foreign["Config"]["Labels"] = {"dgx.spark.spec": label} if label else None
         (theirs,) = _box.containers([foreign], "theirs")

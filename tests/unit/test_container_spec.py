@@ -37,6 +37,8 @@ IMAGE = ImageInfo(
 )
 DEFAULTS: dict[str, Any] = {
     "digest": None,
+    "draft_path": None,
+    "draft_mount": "/models/draft",
     "env": {},
     "bind": "0.0.0.0",
     "port": 8002,
@@ -318,3 +320,51 @@ def test_a_spec_reads_as_sorted_lines() -> None:
     top = [line.partition(":")[0] for line in lines[1:] if not line.startswith(" ")]
     assert top == sorted(top)
     assert "salt" not in top
+
+
+def drafting(**changed: Any) -> dict[str, Any]:
+    args = params()["args"] | {"speculative-config": {"method": "mtp", "num_speculative_tokens": 2}}
+    return {"draft_path": "/srv/models/draft", "args": args} | changed
+
+
+def drafted(commit: str = "d1", **changed: Any) -> dict[str, Any]:
+    spec = ContainerSpec.from_params(params(**drafting(**changed)))
+    return resolve(spec, IMAGE, Snapshot("bg/gemma", "c1"), ["ff" * 32], "", None, Snapshot("google/draft", commit))
+
+
+def test_a_draft_model_is_mounted_and_speculation_finds_it() -> None:
+    spec = ContainerSpec.from_params(params(**drafting()))
+    made = creation(spec, drafted(), IMAGE, "r", "")
+    assert ("/srv/models/draft", "/models/draft") in made.mounts
+    given = json.loads(made.command[list(made.command).index("--speculative-config") + 1])
+    assert given == {"method": "mtp", "num_speculative_tokens": 2, "model": "/models/draft"}
+    assert drafted()["draft"] == {"path": "/srv/models/draft", "mount": "/models/draft", "repo": "google/draft", "commit": "d1"}
+
+
+def test_without_a_draft_model_a_container_is_what_it_was_before_there_were_any() -> None:
+    assert "draft" not in resolved()
+    spec = ContainerSpec.from_params(params(args=drafting()["args"]))
+    command = creation(spec, resolved(), IMAGE, "r", "").command
+    assert "model" not in json.loads(command[list(command).index("--speculative-config") + 1])
+
+
+def test_another_commit_of_the_draft_model_is_another_container() -> None:
+    assert digest(drafted()) != digest(drafted("d2"))
+    assert [str(change) for change in changes(drafted(), drafted("d2"))] == ["draft: google/draft@d1 → google/draft@d2"]
+    added = [str(change) for change in changes(resolved(), drafted())]
+    assert "draft: not set → google/draft@d1" in added
+    assert "draft.mount: not set → /models/draft" in added
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"draft_path": "draft"}, "must be absolute paths"),
+        ({"draft_mount": "draft"}, "must be absolute paths"),
+        ({"args": {"speculative-config": {"method": "mtp", "model": "a/b"}}}, "args.speculative-config.model is set by the module itself"),
+        ({"args": {"speculative-config": "mtp"}}, "args.speculative-config must be a mapping"),
+    ],
+)
+def test_a_draft_model_that_would_not_be_found_is_refused(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        ContainerSpec.from_params(params(**drafting(**changed)))

@@ -362,3 +362,63 @@ def test_a_recipe_that_the_lock_lacks_is_refused_with_those_it_has(lock: dict[st
     lock["recipes"] = {"other": lock["recipes"][NAME]}
     with pytest.raises(LockError, match=rf"has no recipe {NAME} \(it has: other\). .*renew the lock"):
         hold(recipe(), lock, PATH)
+
+
+# --- a draft model
+
+
+DRAFT = {"repo": "google/draft", "revision": "main", "size_gb": 0.9}
+SPECULATION = {"method": "mtp", "num_speculative_tokens": 2}
+
+
+def drafting(**changed: Any) -> dict[str, Any]:
+    return load({**ARTICLE, "draft": DRAFT | changed, "args": {**ARTICLE["args"], "speculative-config": SPECULATION}}, "/srv/models")
+
+
+def drafting_host(commit: str = "3" * 40) -> dict[str, Any]:
+    files = [{"path": "model.safetensors", "size": 840_000_000, "sha256": "d" * 64, "git_sha1": None}]
+    return host(recipe_spec=drafting(), model_draft_upstream={"commit": commit, "files": files})
+
+
+def test_a_draft_model_is_locked_beside_the_model() -> None:
+    document, changes = build([drafting_host()], None, keep=False)
+    entry = document["recipes"][NAME]
+    assert (entry["model"]["commit"], entry["draft"]["commit"]) == (OLD_COMMIT, "3" * 40)
+    assert entry["draft"]["files"] == {"model.safetensors": {"size": 840_000_000, "sha256": "d" * 64}}
+    assert f"{NAME}: google/draft at main is commit {'3' * 40}, 1 files" in changes
+    assert parse(render(document), PATH) == document
+    assert "      model.safetensors: {size: 840000000" in render(document).partition("draft:")[2]
+    held = hold(drafting(), document, PATH)
+    assert held["draft"]["revision"] == "3" * 40
+    assert held["draft"]["path"] == f"/srv/models/{NAME}.draft/{'3' * 40}"
+    assert held["lock"]["draft"]["fingerprint"] == fingerprint(locked_files(entry["draft"]["files"]))
+
+
+def test_a_draft_model_that_moved_or_came_or_went_is_said(lock: dict[str, Any]) -> None:
+    first = build([drafting_host()], None, keep=False)[0]
+    (moved,) = build([drafting_host("4" * 40)], first, keep=False)[1]
+    assert moved == f"{NAME}: google/draft has moved: {'3' * 40} → {'4' * 40}; no file differs"
+    assert build([drafting_host()], lock, keep=False)[1] == [f"{NAME}: the draft model is google/draft, it was none"]
+    assert build([host()], first, keep=False)[1] == [f"{NAME}: the draft model is none, it was google/draft"]
+
+
+def test_a_draft_model_that_the_lock_does_not_have_is_refused(lock: dict[str, Any]) -> None:
+    with pytest.raises(LockError, match="the repository of the draft model that is asked is google/draft, the lock has none"):
+        hold(drafting(), lock, PATH)
+    first = build([drafting_host()], None, keep=False)[0]
+    with pytest.raises(LockError, match="the repository of the draft model that is asked is none, the lock has google/draft"):
+        hold(recipe(), first, PATH)
+    with pytest.raises(LockError, match="the revision of the draft model that is asked is v2, the lock has main"):
+        hold(drafting(revision="v2"), first, PATH)
+
+
+def test_boxes_that_use_another_draft_model_are_named() -> None:
+    with pytest.raises(LockError, match="draft repository google/draft and google/other"):
+        build([drafting_host(), quiet("spark-2", drafting(repo="google/other"))], None, keep=False)
+
+
+def test_what_is_wrong_with_a_locked_draft_model_is_named() -> None:
+    document = build([drafting_host()], None, keep=False)[0]
+    document["recipes"][NAME]["draft"]["commit"] = "main"
+    with pytest.raises(LockError, match=rf"recipes\.{NAME}\.draft\.commit is 'main'"):
+        parse(render(document), PATH)

@@ -26,6 +26,7 @@ def wanted(**changed: Any) -> dict[str, Any]:
         "architectures": spec["hardware"]["architectures"],
         "compute_capability": spec["hardware"]["compute_capability"],
         "memory_gib": spec["hardware"]["memory_gib"],
+        "memory_share": spec["args"]["gpu-memory-utilization"],
         "disk_gb": None,
         "port": 8002,
         "container": NAME,
@@ -192,3 +193,63 @@ def test_a_box_on_which_nothing_of_ours_runs_is_fresh() -> None:
 def test_a_stopped_container_is_no_service() -> None:
     facts = serving(containers=[container(state="exited")])
     assert state(facts, recipe(), {"changed": True, "reasons": ["the container is not running"]}, NAME)["state"] == "fresh"
+
+
+# --- memory, and a draft model
+
+
+def test_weights_that_leave_nothing_of_vllms_share_are_refused_with_the_arithmetic() -> None:
+    dense = recipe("gemma4-31b-bf16")
+    small = gb10(memory={"total_gib": 59.6, "available_gib": 55.0})
+    asked = wanted(disk_gb=0, decode_limit_tok_s_min=0)
+    (found,) = problems(small, dense, asked)
+    assert "62.5 GB = 58.2 GiB, and vLLM gets 0.85 of the box's 59.6 GiB = 50.7 GiB" in found
+    assert problems(gb10(), dense, asked) == []
+    (found,) = problems(gb10(), dense, asked | {"memory_share": 0.4})
+    assert "0.4 of the box's 121.7 GiB = 48.7 GiB" in found
+    assert problems(small, dense, asked | {"memory_share": 0}) == []
+
+
+def drafting() -> dict[str, Any]:
+    spec = recipe()
+    spec["draft"] = {"repo": "google/draft", "revision": "main", "size_gb": 0.9, "path": "/srv/models/x.draft/main"}
+    return spec
+
+
+DRAFT = {"complete": True, "repo": "google/draft", "revision": "main", "path": "/srv/models/x.draft/main", "problem": None}
+
+
+def test_the_room_for_a_draft_model_is_counted_until_it_is_there() -> None:
+    full = {"path": "/srv", "free_gb": 0.1}
+    assert "17.4 GB are needed" in problems(gb10(disk=full), drafting(), wanted())[0]
+    model = {"complete": True, "repo": recipe()["model"]["repo"]}
+    assert "0.9 GB are needed" in problems(gb10(disk=full, model=model), drafting(), wanted())[0]
+    assert "16.5 GB are needed" in problems(gb10(disk=full, draft=DRAFT), drafting(), wanted())[0]
+    assert problems(gb10(disk=full, model=model, draft=DRAFT), drafting(), wanted()) == []
+
+
+def test_a_draft_models_weights_count_where_they_must_fit() -> None:
+    spec = drafting()
+    spec["draft"]["size_gb"] = 100
+    (found,) = problems(gb10(), spec, wanted())
+    assert "116.5 GB = 108.5 GiB" in found
+
+
+@pytest.mark.parametrize(
+    ("draft", "text"),
+    [
+        (None, "the weights of google/draft are not on the box"),
+        (DRAFT | {"complete": False, "problem": "config.json is missing"}, "are not complete: config.json is missing"),
+        (DRAFT | {"revision": "v1"}, "the weights are google/draft@v1, asked is google/draft@main"),
+        (DRAFT | {"fingerprint": "f9"}, "are not the bytes that gemma4.lock.yml names"),
+    ],
+)
+def test_a_box_whose_draft_model_is_not_the_one_asked_is_not_current(draft: dict[str, Any] | None, text: str) -> None:
+    spec = drafting()
+    spec["lock"] = {"file": "gemma4.lock.yml", "model": {"fingerprint": "f1"}, "draft": {"fingerprint": "f2"}}
+    facts = serving(draft=DRAFT | {"fingerprint": "f2"})
+    facts["model"]["fingerprint"] = "f1"
+    assert state(facts, spec, UNCHANGED, NAME)["state"] == "current"
+    result = state(facts | {"draft": draft}, spec, UNCHANGED, NAME)
+    assert result["state"] == "serving"
+    assert text in result["reasons"][0]

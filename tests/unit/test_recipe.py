@@ -193,3 +193,53 @@ def test_what_is_wanted_instead_counts_and_moves_the_directory() -> None:
 def test_what_is_wanted_instead_is_checked_like_the_recipe() -> None:
     with pytest.raises(RecipeError, match=r"model\.revison is not a key of a recipe"):
         load(article(), "/x", overrides={"model": {"revison": "v2"}})
+
+
+# --- a draft model
+
+
+def drafting(**changed: Any) -> dict[str, Any]:
+    """The article with a draft model that something uses."""
+    raw = article()
+    raw["draft"] = {"repo": "google/draft", "size_gb": 0.9} | changed
+    raw["args"]["speculative-config"] = {"method": "mtp", "num_speculative_tokens": 2}
+    return raw
+
+
+def test_a_draft_model_has_a_directory_of_its_own_that_no_revision_of_the_model_can_have() -> None:
+    recipe = load(drafting(revision="v2"), "/srv/models")
+    assert recipe["draft"]["path"] == "/srv/models/gemma4-26b-a4b-nvfp4.draft/v2"
+    assert (recipe["draft"]["mount"], recipe["draft"]["files"]) == ("/models/draft", [])
+    assert load(article(), "/srv/models")["draft"] is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda raw: raw["args"].pop("speculative-config"), "draft needs args.speculative-config"),
+        (
+            lambda raw: raw["args"]["speculative-config"].update(model="a/b"),
+            "args.speculative-config.model is set by the collection itself",
+        ),
+        (lambda raw: raw["args"].update({"speculative-config": '{"method": "mtp"}'}), "args.speculative-config must be a mapping"),
+        (lambda raw: raw["draft"].update(mount="/models/gemma4"), "model.mount and draft.mount are both /models/gemma4"),
+        (lambda raw: raw["draft"].update(mount="draft"), "draft.mount must be an absolute path, it is 'draft'"),
+        (lambda raw: raw["draft"].pop("repo"), "draft.repo is missing"),
+        (
+            lambda raw: raw["draft"].update(quantization="BF16"),
+            "draft.quantization is not a key of a recipe",
+        ),
+    ],
+)
+def test_a_draft_model_that_cannot_be_used_as_it_is_written_is_refused(spoil: Any, words: str) -> None:
+    raw = drafting()
+    spoil(raw)
+    with pytest.raises(RecipeError) as caught:
+        load(raw, "/x")
+    assert words in str(caught.value)
+
+
+def test_speculation_without_a_second_checkpoint_is_fine() -> None:
+    raw = article()
+    raw["args"]["speculative-config"] = {"method": "ngram", "num_speculative_tokens": 4}
+    assert load(raw, "/x")["draft"] is None

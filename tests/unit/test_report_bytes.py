@@ -35,3 +35,9 @@ def test_boxes_that_serve_other_bytes_are_named() -> None:
 def test_a_box_without_evidence_serves_nothing_that_is_known_and_an_image_may_have_no_digest() -> None:
     assert served_bytes([{"box": "spark-1", "evidence": None}]) == []
     assert served_bytes([row("spark-1", digest=None)])[0] == "image    vllm:x is without a digest: it came from no registry"
+
+
+def test_a_draft_model_is_told_beside_the_weights() -> None:
+    drafting = row("spark-1")
+    drafting["evidence"]["draft"] = {"repo": "google/draft", "commit": "d1"}
+    assert served_bytes([drafting])[1:3] == ["weights  a/b at commit c1", "draft    google/draft at commit d1"]

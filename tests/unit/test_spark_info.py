@@ -27,6 +27,7 @@ def params(tmp_path: Path, **changed: Any) -> dict[str, Any]:
     base = {
         "container": "",
         "model_dir": str(tmp_path / "srv/models/x"),
+        "draft_dir": None,
         "evidence_dir": str(tmp_path),
         "ollama_url": f"http://127.0.0.1:{FREE_PORT}",
         "ports": [FREE_PORT],
@@ -70,6 +71,13 @@ def test_weights_as_they_were_verified_are_complete(tmp_path: Path) -> None:
     found = model(str(tmp_path / "m"))
     assert found is not None
     assert (found["complete"], found["problem"], found["bytes"], found["commit"]) == (True, None, 10, "f" * 40)
+
+
+def test_a_draft_models_weights_are_looked_at_where_one_is_named(tmp_path: Path) -> None:
+    snapshot(tmp_path / "draft")
+    assert look(params(tmp_path))["draft"] is None
+    found = look(params(tmp_path, draft_dir=str(tmp_path / "draft")))["draft"]
+    assert (found["complete"], found["repo"]) == (True, "a/b")
 
 
 def test_what_lies_complete_beside_the_weights_is_told(tmp_path: Path) -> None:

@@ -546,3 +546,20 @@ def test_a_name_that_is_missing_is_taken_by_the_previous_one(serving: SimulatedB
     back = serving.run("rolled_back")
     assert back["reasons"] == [f"{PREVIOUS} takes its place again: there is no {NAME}"]
     assert (serving.engine.containers[NAME].id, serving.engine.states()) == (first, {NAME: "running"})
+
+
+def test_a_draft_model_that_is_not_there_yet_is_missing_in_check_mode_and_refused_otherwise(box: SimulatedBox, tmp_path: Path) -> None:
+    spec = box.with_args(speculative_config={"method": "mtp", "num_speculative_tokens": 2}) | {"draft_path": str(tmp_path / "draft")}
+    would = box.run(spec=spec, check=True)
+    assert len(would["missing"]) == 1
+    assert str(tmp_path / "draft") in would["missing"][0]
+    refused = box.run(spec=spec)
+    assert f"the model in {tmp_path / 'draft'} is missing or incomplete" in refused["msg"]
+    assert box.engine.deeds == []
+
+    lay_model(tmp_path / "draft", commit="d1")
+    assert box.run(spec=spec)["changed"]
+    assert not box.run(spec=spec)["changed"]
+    lay_model(tmp_path / "draft", commit="d2")
+    moved = box.run(spec=spec, check=True)
+    assert moved["reasons"] == ["draft: bg-digitalservices/Gemma@d1 → bg-digitalservices/Gemma@d2"]
