@@ -13,6 +13,8 @@ from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils import _probes
 from ansible_collections.dgx.spark.plugins.module_utils._startup_expect import ExpectError, check
+from ansible_collections.dgx.spark.plugins.module_utils._throughput import contradictions
+from ansible_collections.dgx.spark.plugins.module_utils._versions import VersionError, satisfies
 
 ENGINES = ("vllm", "ollama")
 
@@ -136,6 +138,7 @@ _ARG_NAME = re.compile(r"^[a-z0-9]+(-[a-z0-9]+|\.[a-z0-9_]+)*$")
 
 @dataclass
 class _Check:
+    schema: Mapping[str, Field]
     problems: list[str] = field(default_factory=list)
 
     def value(self, path: str, value: Any, spec: Field) -> Any:
@@ -156,7 +159,7 @@ class _Check:
         prefix = f"{path}." if path else ""
         for key in value:
             if key not in keys:
-                self.problems.append(f"{prefix}{key} is not a key of a recipe{_hint(str(key), keys)}")
+                self.problems.append(f"{prefix}{key} is not a key of a recipe{_hint(str(key), keys) or self.elsewhere(str(key))}")
         filled: dict[str, Any] = {}
         for key, spec in keys.items():
             given = value.get(key)
@@ -170,10 +173,27 @@ class _Check:
                 filled[key] = spec.default
         return filled
 
+    def elsewhere(self, word: str) -> str:
+        """Where a key belongs that stands at the wrong place."""
+        places = [path for path in paths(self.schema) if path.rpartition(".")[2] == word]
+        return f" (did you mean {' or '.join(places)}?)" if places else ""
+
 
 def _hint(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def paths(keys: Mapping[str, Field], prefix: str = "") -> list[str]:
+    """Every key of a schema, dotted; those of the mappings in a list as C(list[].key)."""
+    found = []
+    for key, spec in keys.items():
+        inner, path = spec.keys, prefix + key
+        if spec.items is not None and spec.items.keys is not None:
+            inner, path = spec.items.keys, f"{path}[]"
+        found.append(path)
+        found += paths(inner, f"{path}.") if inner else []
+    return found
 
 
 def _check_args(args: Any, draft: Any) -> list[str]:
@@ -202,12 +222,34 @@ def _check_speculation(config: Any, draft: Any) -> list[str]:
     return []
 
 
+def _check_versions(raw: Mapping[str, Any]) -> list[str]:
+    """Version ranges that cannot be read."""
+    patches = raw.get("patches")
+    ranges = {"image": raw.get("image"), **{f"patches[{i}]": patch for i, patch in enumerate(patches if isinstance(patches, list) else [])}}
+    problems = []
+    for path, holder in ranges.items():
+        wanted = holder.get("vllm_versions") if isinstance(holder, Mapping) else None
+        if isinstance(wanted, str) and wanted:
+            try:
+                satisfies("0.0.0", wanted)
+            except VersionError as exc:
+                problems.append(f"{path}.vllm_versions: {exc}")
+    return problems
+
+
 def _check_mounts(recipe: Mapping[str, Any]) -> list[str]:
     mounts = {f"{key}.mount": recipe[key]["mount"] for key in ("model", "draft") if recipe[key]}
     problems = [f"{path} must be an absolute path, it is {mount!r}" for path, mount in mounts.items() if not mount.startswith("/")]
     if len(set(mounts.values())) < len(mounts):
         problems.append(f"model.mount and draft.mount are both {recipe['model']['mount']}: one would hide the other")
     return problems
+
+
+def _check_thresholds(recipe: Mapping[str, Any]) -> list[str]:
+    """Thresholds that nothing would be held against; bandwidth_gb_s of 0 says that no limit follows from it."""
+    workload = recipe["throughput"]
+    parts = {**workload, "roofline": recipe["hardware"]["bandwidth_gb_s"]}
+    return [f"throughput.{problem}" for problem in contradictions(workload["thresholds"], parts)]
 
 
 def _check_expect(startup: Any) -> list[str]:
@@ -235,12 +277,12 @@ def load(raw: Mapping[str, Any], models_root: str, engine: str = "vllm", overrid
     given = raw.get("engine") or "vllm"
     if given in ENGINES and given != engine:
         raise RecipeError(f"{name}: {_OTHER_ENGINE[given]}")
-    checker = _Check()
-    recipe = checker.mapping("", raw, OLLAMA_SCHEMA if given == "ollama" else SCHEMA)
-    problems = checker.problems + _check_args(raw.get("args"), raw.get("draft")) + _check_expect(raw.get("startup"))
+    checker = _Check(OLLAMA_SCHEMA if given == "ollama" else SCHEMA)
+    recipe = checker.mapping("", raw, checker.schema)
+    problems = checker.problems + _check_args(raw.get("args"), raw.get("draft")) + _check_expect(raw.get("startup")) + _check_versions(raw)
     if not problems and engine == "vllm":
         # What follows from values of the right types only.
-        problems = _check_mounts(recipe)
+        problems = _check_mounts(recipe) + _check_thresholds(recipe)
     if problems:
         raise RecipeError(f"{name}: " + "; ".join(problems))
     if engine == "vllm":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.dgx.spark.plugins.module_utils._recipe import RecipeError, decode_limit_tok_s, load
+from ansible_collections.dgx.spark.plugins.module_utils._recipe import SCHEMA, RecipeError, decode_limit_tok_s, load, paths
 
 RECIPES = sorted((Path(__file__).parents[2] / "roles/recipe/vars").glob("*.yml"))
 ARTICLE = yaml.safe_load((Path(__file__).parents[2] / "roles/recipe/vars/gemma4-26b-a4b-nvfp4.yml").read_text())
@@ -227,7 +227,7 @@ def test_a_draft_model_has_a_directory_of_its_own_that_no_revision_of_the_model_
         (lambda raw: raw["draft"].pop("repo"), "draft.repo is missing"),
         (
             lambda raw: raw["draft"].update(quantization="BF16"),
-            "draft.quantization is not a key of a recipe",
+            "draft.quantization is not a key of a recipe (did you mean model.quantization?)",
         ),
     ],
 )
@@ -243,3 +243,52 @@ def test_speculation_without_a_second_checkpoint_is_fine() -> None:
     raw = article()
     raw["args"]["speculative-config"] = {"method": "ngram", "num_speculative_tokens": 4}
     assert load(raw, "/x")["draft"] is None
+
+
+# --- what else is found before anything is deployed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda raw: raw.update(repo="a/b"), "repo is not a key of a recipe (did you mean model.repo or draft.repo?)"),
+        (lambda raw: raw["container"].update(timeout=9), "container.timeout is not a key of a recipe (did you mean startup.timeout?)"),
+        (
+            lambda raw: raw["throughput"].update(decode_tok_s_min=9),
+            "throughput.decode_tok_s_min is not a key of a recipe (did you mean throughput.thresholds.decode_tok_s_min?)",
+        ),
+        (
+            lambda raw: raw["throughput"]["thresholds"].update(decode_tok_min=9),
+            "throughput.thresholds.decode_tok_min is not a key of a recipe (did you mean decode_tok_s_min?)",
+        ),
+        (
+            lambda raw: raw["patches"][0].update(modul="x"),
+            "patches[0].modul is not a key of a recipe (did you mean module?)",
+        ),
+        (lambda raw: raw["image"].update(vllm_versions="0.19 or so"), "image.vllm_versions: "),
+        (lambda raw: raw["patches"][0].update(vllm_versions="~0.19"), "patches[0].vllm_versions: "),
+        (lambda raw: raw["throughput"].pop("parallel"), "throughput.thresholds.aggregate_tok_s_min needs parallel"),
+        (
+            lambda raw: (raw["hardware"].update(bandwidth_gb_s=0), raw["throughput"]["thresholds"].update(roofline_share_min=0.6)),
+            "throughput.thresholds.roofline_share_min needs roofline",
+        ),
+        (lambda raw: raw["model"].update(mount="models"), "model.mount must be an absolute path, it is 'models'"),
+    ],
+)
+def test_what_would_fail_only_after_a_download_or_a_swap_is_refused_at_once(spoil: Any, words: str) -> None:
+    raw = article()
+    spoil(raw)
+    with pytest.raises(RecipeError) as caught:
+        load(raw, "/x")
+    assert words in str(caught.value)
+
+
+def test_a_key_of_a_recipe_for_vllm_is_not_suggested_for_one_for_ollama() -> None:
+    with pytest.raises(RecipeError, match=r"repo is not a key of a recipe$"):
+        load(ollama() | {"repo": "a/b"}, "/x", "ollama")
+
+
+def test_every_key_has_a_path() -> None:
+    found = paths(SCHEMA)
+    assert len(found) == len(set(found))
+    assert {"name", "model.repo", "draft.mount", "patches[].module", "throughput.thresholds.roofline_share_min"} <= set(found)
