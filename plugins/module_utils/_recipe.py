@@ -188,11 +188,12 @@ def paths(keys: Mapping[str, Field], prefix: str = "") -> list[str]:
     """Every key of a schema, dotted; those of the mappings in a list as C(list[].key)."""
     found = []
     for key, spec in keys.items():
-        inner, path = spec.keys, prefix + key
-        if spec.items is not None and spec.items.keys is not None:
-            inner, path = spec.items.keys, f"{path}[]"
+        path = prefix + key
         found.append(path)
-        found += paths(inner, f"{path}.") if inner else []
+        if spec.keys is not None:
+            found += paths(spec.keys, f"{path}.")
+        elif spec.items is not None and spec.items.keys is not None:
+            found += paths(spec.items.keys, f"{path}[].")
     return found
 
 
