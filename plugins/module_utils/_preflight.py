@@ -54,7 +54,7 @@ def _memory(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping
     if wanted["memory_gib"] and total < wanted["memory_gib"]:
         return [f"the box has {total:.1f} GiB of memory, the recipe needs {wanted['memory_gib']:g} (preflight_memory_gib)"]
     share = wanted["memory_share"]
-    weights_gb = sum(checkpoint["size_gb"] for _, checkpoint in _checkpoints(recipe))
+    weights_gb = sum(checkpoint["size_gb"] for checkpoint in _checkpoints(recipe).values())
     reserved, weights = share * total, weights_gb * 1e9 / 2**30
     if not share or weights < reserved:
         return []
@@ -100,7 +100,7 @@ def _room(spark: Mapping[str, Any], recipe: Mapping[str, Any], wanted: Mapping[s
         # Only the weights: they are much the largest, and the image lies on Docker's own disk, which the pull itself reports.
         needed = sum(
             checkpoint["size_gb"]
-            for key, checkpoint in _checkpoints(recipe)
+            for key, checkpoint in _checkpoints(recipe).items()
             if not _is_there(spark.get(key), checkpoint) and not (key == "model" and _beside(spark, recipe))
         )
     disk = spark["disk"]
@@ -147,9 +147,9 @@ def _arithmetic(recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
-def _checkpoints(recipe: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _checkpoints(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What the recipe loads, by its key there and in the box's facts: the model, and its draft model if it has one."""
-    return [(key, recipe[key]) for key in ("model", "draft") if recipe.get(key)]
+    return {key: recipe[key] for key in ("model", "draft") if recipe.get(key)}
 
 
 def _is_there(seen: Mapping[str, Any] | None, checkpoint: Mapping[str, Any]) -> bool:
@@ -172,7 +172,7 @@ def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str
     reasons = list(plan["reasons"])
     if plan["changed"] and not reasons:
         reasons.append(f"there is no container {container}")
-    for key, checkpoint in _checkpoints(recipe):
+    for key, checkpoint in _checkpoints(recipe).items():
         reasons += _weights(spark, recipe, key, checkpoint)
     unproven = _unproven(spark["evidence"], next((c for c in running if c["name"] == container), None))
     reasons = reasons or unproven

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://spark-sim-3"]
 MODEL = "/srv/models/gemma4-26b-a4b-nvfp4/main"
+DRAFT = "/srv/models/gemma4-26b-a4b-nvfp4.draft/main"
 
 
-def test_the_snapshot_is_complete_and_verified(host: Host) -> None:
-    marker = json.loads(host.file(f"{MODEL}/.dgx-spark-snapshot.json").content_string)
-    assert marker["repo"] == "bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4"
+@pytest.mark.parametrize(
+    ("directory", "repo", "some"),
+    [
+        (MODEL, "bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4", {"config.json", "gemma4_patched.py"}),
+        (DRAFT, "dgx-spark/tiny-gemma4", {"config.json", "model.safetensors"}),
+    ],
+)
+def test_the_snapshot_is_complete_and_verified(host: Host, directory: str, repo: str, some: set[str]) -> None:
+    marker = json.loads(host.file(f"{directory}/.dgx-spark-snapshot.json").content_string)
+    assert marker["repo"] == repo
     assert len(marker["commit"]) == 40
     files = {entry["path"]: entry for entry in marker["files"]}
-    assert {"config.json", "gemma4_patched.py"} <= set(files)
+    assert some <= set(files)
     for path, entry in files.items():
-        assert host.file(f"{MODEL}/{path}").size == entry["size"]
+        assert host.file(f"{directory}/{path}").size == entry["size"]
         if entry["sha256"]:
-            assert host.file(f"{MODEL}/{path}").sha256sum == entry["sha256"]
+            assert host.file(f"{directory}/{path}").sha256sum == entry["sha256"]
 
 
 def test_git_would_give_the_small_files_the_same_hash(host: Host) -> None:
@@ -31,4 +40,4 @@ def test_git_would_give_the_small_files_the_same_hash(host: Host) -> None:
 
 
 def test_nothing_half_fetched_is_left(host: Host) -> None:
-    assert host.run(f"find {MODEL}/ -name '*.aria2' -o -name '*partial*'").stdout == ""
+    assert host.run(f"find {MODEL}/ {DRAFT}/ -name '*.aria2' -o -name '*partial*'").stdout == ""

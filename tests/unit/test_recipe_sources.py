@@ -52,10 +52,10 @@ def test_every_number_that_is_a_fact_has_a_source_beside_it(path: Path) -> None:
     lines = text[len(head(text)) :].splitlines()
     comment = ""  # the lines of comment above, and above the mapping that a fact is in
     for line in lines:
-        content, _, beside = line.partition("# ")
+        content, mark, beside = line.partition("# ")
         assert set(TAG.findall(line)) <= sources, f"nothing at the top says what is meant: {line}"
         if not content.strip():
-            comment = (comment + line) if beside else ""
+            comment = (comment + line) if mark else ""
         elif FACTS.search(content):
             assert TAG.search(comment + beside), f"no source: {line}"
         elif not content.rstrip().endswith(":"):

@@ -91,6 +91,13 @@ def test_one_proven_box_is_told_in_full() -> None:
     assert "The end of its log" not in text
 
 
+def test_a_draft_model_is_told_beside_the_model() -> None:
+    row = report_rows.row()
+    assert "Draft model" not in said(row)
+    row["evidence"]["draft"] = {"repo": "google/draft", "commit": "d" * 40}
+    assert f"Draft model google/draft@{'d' * 40}" in said(row)
+
+
 def test_a_failed_box_tells_what_failed_what_serves_and_how_its_log_ended() -> None:
     row = report_rows.slow()
     text = said(row)
