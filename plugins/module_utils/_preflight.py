@@ -140,10 +140,12 @@ def _arithmetic(recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         return []
     bandwidth = recipe["hardware"]["bandwidth_gb_s"]
     cost = recipe["decode_bytes"]["weights_gb"] + recipe["decode_bytes"]["kv_gb"]
+    # With speculation the limit is one of steps, each of which may bring several tokens: how many depends on what is written.
+    unit, per_second = ("step", "steps/s") if recipe["args"].get("speculative-config") else ("token", "tok/s")
     return [
-        f"{recipe['name']} reads {cost:g} GB for every token: {cost:g} GB / {bandwidth:g} GB/s = {1000 * cost / bandwidth:.0f} ms,"
-        f" so it cannot exceed {limit:.1f} tok/s on this box, below the {least:g} asked. No flag changes that; a mixture of experts does"
-        " (gemma4-26b-a4b-nvfp4 reads 3.3 GB). preflight_force: true deploys it all the same"
+        f"{recipe['name']} reads {cost:g} GB for every {unit}: {cost:g} GB / {bandwidth:g} GB/s = {1000 * cost / bandwidth:.0f} ms,"
+        f" so it cannot exceed {limit:.1f} {per_second} on this box, below the {least:g} asked. No flag changes that; a mixture of experts"
+        " does (gemma4-26b-a4b-nvfp4 reads 3.3 GB). preflight_force: true deploys it all the same"
     ]
 
 

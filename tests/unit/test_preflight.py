@@ -135,6 +135,15 @@ def test_the_dense_31b_is_refused_with_the_arithmetic_unless_forced() -> None:
     assert problems(gb10(), dense, wanted(disk_gb=0, decode_limit_tok_s_min=0)) == []
 
 
+def test_with_speculation_the_limit_is_one_of_steps() -> None:
+    dense = recipe("gemma4-31b-nvfp4")
+    dense["args"]["speculative-config"] = {"method": "mtp"}
+    (found,) = problems(gb10(), dense, wanted(disk_gb=0))
+    assert "reads 31.7 GB for every step" in found
+    assert "cannot exceed 8.6 steps/s" in found
+    assert "tok/s" not in found
+
+
 def serving(**changed: Any) -> dict[str, Any]:
     spec = recipe()["model"]
     model = {"complete": True, "repo": spec["repo"], "revision": spec["revision"], "path": "/srv/models/x", "problem": None}
