@@ -174,15 +174,18 @@ def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str
     reasons = list(plan["reasons"])
     if plan["changed"] and not reasons:
         reasons.append(f"there is no container {container}")
-    for key, checkpoint in _checkpoints(recipe).items():
-        reasons += _weights(spark, recipe, key, checkpoint)
+    reasons += _weights(spark, recipe)
     unproven = _unproven(spark["evidence"], next((c for c in running if c["name"] == container), None))
     reasons = reasons or unproven
     decided = (SERVING if running else FRESH) if reasons else CURRENT
     return {"state": decided, "reasons": reasons, "proven": not unproven}
 
 
-def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any], key: str, asked: Mapping[str, Any]) -> list[str]:
+def _weights(spark: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    return [reason for key, asked in _checkpoints(recipe).items() for reason in _checkpoint(spark, recipe, key, asked)]
+
+
+def _checkpoint(spark: Mapping[str, Any], recipe: Mapping[str, Any], key: str, asked: Mapping[str, Any]) -> list[str]:
     model = spark.get(key)
     if not model:
         beside = _beside(spark, recipe) if key == "model" else None
