@@ -3,7 +3,7 @@
 # PRIVATE to the collection: it may change at any time.
 """The agent that HAProxy's agent-check asks: one process beside HAProxy looks at every box, as clients see them.
 
-Run as a program: C(… CONFIGURATION), JSON as class Settings reads it. The key for the boxes is the credential C(api_key) of the unit.
+Run as a program: C(… CONFIGURATION), JSON as class Settings reads it.
 
 It answers C(up) and C(down), and never C(ready), C(drain) or C(maint): those would overrule what somebody told HAProxy. An empty line
 changes nothing, and is the answer as long as there is no verdict.
@@ -12,7 +12,6 @@ changes nothing, and is the answer as long as there is no verdict.
 from __future__ import annotations
 
 import json
-import os
 import socketserver
 import sys
 import threading
@@ -31,7 +30,8 @@ _WHY = 120
 
 @dataclass(frozen=True)
 class Settings:
-    """C(listen) is an address and a port; C(interval) and C(timeout) are seconds; C(boxes) have name, address and port."""
+    """C(listen) is an address and a port; C(interval) and C(timeout) are seconds; C(boxes) have name, address and port; C(key_file) has the
+    key that they ask for, and is empty where they ask for none."""
 
     listen: tuple[str, int]
     interval: float
@@ -39,6 +39,7 @@ class Settings:
     failures: int
     successes: int
     boxes: Sequence[Mapping[str, Any]]
+    key_file: str = ""
 
     @classmethod
     def read(cls, path: str) -> Settings:
@@ -47,6 +48,14 @@ class Settings:
             document: dict[str, Any] = json.load(file)
         host, _colon, port = document.pop("listen").rpartition(":")
         return cls(listen=(host, int(port)), **document)
+
+    @property
+    def api_key(self) -> str:
+        """Raises OSError."""
+        if not self.key_file:
+            return ""
+        with open(self.key_file, encoding="utf-8") as file:
+            return file.read().strip()
 
 
 class Watch(threading.Thread):
@@ -87,8 +96,9 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, settings: Settings, api_key: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(settings.listen, Asked)
+        api_key = settings.api_key
         # Spread over the interval, so that a hundred boxes are not looked at in the same moment.
         step = settings.interval / max(1, len(settings.boxes))
         self.watches = {
@@ -116,18 +126,9 @@ class Asked(socketserver.StreamRequestHandler):
             return
 
 
-def credential() -> str:
-    """The key that systemd hands over; empty without one."""
-    try:
-        with open(os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), "api_key"), encoding="utf-8") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""
-
-
 def main(argv: Sequence[str]) -> int:
     """Serve until somebody stops the service."""
-    with Server(Settings.read(argv[0]), credential()) as server:
+    with Server(Settings.read(argv[0])) as server:
         server.start()
         server.serve_forever()
     return 0

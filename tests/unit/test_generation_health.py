@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils._generation_health import Finding, Health, look
-from ansible_collections.dgx.spark.plugins.module_utils._haproxy_agent import Server, Settings, credential
+from ansible_collections.dgx.spark.plugins.module_utils._haproxy_agent import Server, Settings
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client
 from sim.vllm_scripted.server import ARTICLE, ScriptedServer
 
@@ -129,7 +130,7 @@ def test_what_cannot_be_judged_changes_nothing() -> None:
 
 def agent(*boxes: tuple[str, str, int], failures: int = 1) -> Server:
     listed = [{"name": name, "address": address, "port": port} for name, address, port in boxes]
-    return Server(Settings(("127.0.0.1", 0), interval=0.05, timeout=1, failures=failures, successes=1, boxes=listed), "")
+    return Server(Settings(("127.0.0.1", 0), interval=0.05, timeout=1, failures=failures, successes=1, boxes=listed))
 
 
 def asked(server: Server, name: str) -> str:
@@ -173,8 +174,11 @@ def test_the_settings_are_what_the_role_writes(tmp_path: Path) -> None:
     assert (settings.listen, settings.failures, settings.boxes) == (("127.0.0.1", 8406), 3, [box])
 
 
-def test_the_key_comes_from_the_credentials_of_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert credential() == ""
-    (tmp_path / "api_key").write_text("sk-1\n")
-    assert credential() == "sk-1"
+def test_the_key_comes_from_a_file_and_from_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("sk-1\n")
+    settings = Settings(("127.0.0.1", 0), 1, 1, 1, 1, [])
+    assert settings.api_key == ""
+    assert replace(settings, key_file=str(path)).api_key == "sk-1"
+    with pytest.raises(FileNotFoundError):
+        _read = replace(settings, key_file=str(tmp_path / "nothing")).api_key
