@@ -23,8 +23,15 @@ options:
   api_key:
     description:
       - The key that the server wants, if it wants one.
+      - Mutually exclusive with O(api_key_file).
     type: str
     default: ""
+  api_key_file:
+    description:
+      - A file on the machine where the module runs that holds the key. It must be readable there, so of a key of root's the task needs
+        C(become).
+      - Mutually exclusive with O(api_key).
+    type: path
   validate_certs:
     description:
       - Whether to check the certificate of an C(https) server.

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dgx.spark.plugins.module_utils import _vllm_guard
+
 GPU_QUERY = ("name", "compute_cap", "driver_version", "memory.total", "uuid")
 TOOLKIT_PACKAGES = ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1")
 SPEC, SPEC_DIGEST, RECIPE, VLLM_VERSION = "dgx.spark.spec", "dgx.spark.spec_digest", "dgx.spark.recipe", "dgx.spark.vllm_version"
@@ -110,10 +112,17 @@ def containers(inspected: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
                 "spec_digest": labels.get(SPEC_DIGEST),
                 "recipe": labels.get(RECIPE),
                 "vllm_version": labels.get(VLLM_VERSION),
+                "api_key_file": _api_key_file(container.get("Mounts") or []),
                 **_made_from(labels.get(SPEC)),
             }
         )
     return sorted(found, key=lambda entry: entry["name"])
+
+
+def _api_key_file(mounts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where the box keeps the key that a container wants of its clients; null for one that wants none, or is not ours."""
+    found = next((mount.get("Source") for mount in mounts if mount.get("Destination") == _vllm_guard.MOUNT), None)
+    return f"{found}/{_vllm_guard.KEY_NAME}" if found else None
 
 
 def _made_from(label: str | None) -> dict[str, Any]:

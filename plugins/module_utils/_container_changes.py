@@ -46,7 +46,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
         was, will = old.get(what), new.get(what)
         if was == will:
             continue
-        if what.startswith("env."):
+        if what == "api_key.guard" and None in (was, will):
+            continue  # it comes and goes with the key
+        if what.startswith("env.") or what == "api_key":
             was, will = (None if was is None else _SET), (None if will is None else (_SET if was is None else _CHANGED))
         found.append(Change(what, was, will))
     return found
@@ -66,6 +68,8 @@ def _facets(spec: Mapping[str, Any]) -> dict[str, Any]:
                 f"{key}.path": value["path"],
                 f"{key}.mount": value["mount"],
             }
+        elif key == "api_key":
+            facets |= {"api_key": value["hash"], "api_key.guard": value["guard"]}
         elif key == "patches":
             facets |= {f"patches.{module}": _patch(patch) for module, patch in value.items()}
         elif isinstance(value, Mapping):
@@ -90,13 +94,16 @@ def _short(identifier: str) -> str:
 def text(spec: Mapping[str, Any] | None, against: Mapping[str, Any] | None = None, **state: str) -> str:
     """A resolved spec as sorted lines for a diff, with C(state) at the top. None is a container that is not there, or not ours.
 
-    C(against) is the spec on the diff's other side: a value of env that differs from it is shown to do so, but not shown.
+    C(against) is the spec on the diff's other side: a secret that differs from it is shown to do so, but not shown.
     """
     lines = [f"{name}: {value}" for name, value in state.items()]
     if spec is not None:
         shown = {name: value for name, value in spec.items() if name not in _SILENT}
         other = against["env"] if against else {}
         shown["env"] = {name: _SET if other.get(name, value) == value else _CHANGED for name, value in spec["env"].items()}
+        if key := spec.get("api_key"):
+            same = ((against or {}).get("api_key") or key)["hash"] == key["hash"]
+            shown["api_key"] = {"key": _SET if same else _CHANGED, "guard": key["guard"]}
         lines += _lines(shown, "")
     return "".join(f"{line}\n" for line in lines)
 

@@ -50,6 +50,7 @@ class LocalImage:
     id: str
     digests: tuple[str, ...]
     architecture: str
+    entrypoint: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,13 @@ class Use:
 
 @dataclass(frozen=True)
 class Creation:
-    """What to create. C(mounts) are (file or directory of the host, path in the container), all read-only; C(shm_size) is in bytes."""
+    """What to create. C(mounts) are (file or directory of the host, path in the container), all read-only; C(shm_size) is in bytes.
+
+    An empty C(entrypoint) is the image's own.
+    """
 
     image: str
+    entrypoint: Sequence[str]
     command: Sequence[str]
     environment: Mapping[str, str]
     labels: Mapping[str, str]
@@ -210,7 +215,8 @@ class DockerEngine:
             except docker.errors.NotFound:
                 return None
         digests = tuple(entry.partition("@")[2] for entry in found.get("RepoDigests") or [])
-        return LocalImage(id=found["Id"], digests=digests, architecture=found.get("Architecture") or "")
+        entrypoint = tuple((found.get("Config") or {}).get("Entrypoint") or ())
+        return LocalImage(id=found["Id"], digests=digests, architecture=found.get("Architecture") or "", entrypoint=entrypoint)
 
     def stored_images(self) -> list[StoredImage]:
         with _refused("list the images"):
@@ -294,6 +300,7 @@ class DockerEngine:
             self._api.create_container(
                 image=creation.image,
                 name=name,
+                entrypoint=list(creation.entrypoint) or None,
                 command=list(creation.command),
                 environment=dict(creation.environment),
                 labels=dict(creation.labels),

@@ -5,6 +5,8 @@
 
 The resolved spec names bytes: the image's id, the commit of the model and of its draft model, and each patch's sha256. Two containers are
 the same when their resolved specs are. It holds no secret: environment values and the API key are in it as salted hashes only.
+
+The key itself goes from a file of the box (_api_key.py) to vLLM's environment inside the container, past everything that Docker shows.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.dgx.spark.plugins.module_utils import _vllm_guard
+from ansible_collections.dgx.spark.plugins.module_utils._api_key import guard_id
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Creation
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageInfo
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
@@ -29,7 +33,6 @@ SPEC_LABEL = "dgx.spark.spec"
 DIGEST_LABEL = "dgx.spark.spec_digest"
 VERSION_LABEL = "dgx.spark.vllm_version"
 RECIPE_LABEL = "dgx.spark.recipe"
-API_KEY_VARIABLE = "VLLM_API_KEY"
 # What the module passes itself; a second one among the args would contradict it.
 RESERVED_ARGS = ("model", "served-model-name", "host", "port", "api-key")
 SPECULATION = "speculative-config"
@@ -93,6 +96,8 @@ class ContainerSpec:
         spec = cls(**values)
         size_bytes(spec.shm_size)
         _check_speculation(spec.args.get(SPECULATION))
+        if _vllm_guard.VARIABLE in spec.env:
+            raise SpecError(f"env.{_vllm_guard.VARIABLE} would show the key to 'docker inspect': use the option api_key")
         if not (os.path.isabs(spec.model_path) and os.path.isabs(spec.model_mount)):
             raise SpecError(f"model_path ({spec.model_path}) and model_mount ({spec.model_mount}) must be absolute paths")
         if spec.draft_path and not (os.path.isabs(spec.draft_path) and os.path.isabs(spec.draft_mount)):
@@ -246,8 +251,7 @@ def resolve(
 
     C(salt) is that of the container it will be compared with: a new one would make equal secrets look different.
     """
-    hidden: dict[str, str] = {**spec.env, **({API_KEY_VARIABLE: api_key} if api_key else {})}
-    if not hidden:
+    if not spec.env and not api_key:
         salt = None
     elif salt is None:
         salt = secrets.token_hex(8)
@@ -258,7 +262,9 @@ def resolve(
         **({"draft": _origin(spec.draft_path, spec.draft_mount, draft)} if spec.draft_path else {}),
         "served_model_name": spec.served_model_name,
         "args": dict(spec.args),
-        "env": {name: _hashed(value, salt) for name, value in hidden.items() if salt},
+        "env": {name: _hashed(value, salt) for name, value in spec.env.items() if salt},
+        # Left out without one: what was made before there were keys is what it was.
+        **({"api_key": {"hash": _hashed(api_key, salt), "guard": guard_id()}} if api_key and salt else {}),
         "salt": salt,
         "bind": spec.bind,
         "port": spec.port,
@@ -311,21 +317,29 @@ def stored(labels: Mapping[str, str]) -> dict[str, Any] | None:
     return resolved if isinstance(resolved, dict) and resolved.get("schema") == SCHEMA else None
 
 
-def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo, recipe: str, api_key: str) -> Creation:
-    """What to create for a spec that is resolved completely. The argv starts as in vLLM's own examples, then its flags by name."""
-    environment = dict(spec.env)
-    if api_key:
-        environment[API_KEY_VARIABLE] = api_key
+def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo, recipe: str, key_directory: str | None) -> Creation:
+    """What to create for a spec that is resolved completely. The argv starts as in vLLM's own examples, then its flags by name.
+
+    C(key_directory) is where the box keeps its key; None is a server that wants none.
+    """
     mounts = [(spec.model_path, spec.model_mount)]
     args = dict(spec.args)
     if spec.draft_path:
         mounts.append((spec.draft_path, spec.draft_mount))
         if SPECULATION in args:
             args[SPECULATION] = {**args[SPECULATION], "model": spec.draft_mount}
+    entrypoint: list[str] = []
+    guard: list[str] = []
+    if key_directory:
+        mounts.append((key_directory, _vllm_guard.MOUNT))
+        # An image of vLLM has python3, but perhaps no shell.
+        entrypoint = ["python3", f"{_vllm_guard.MOUNT}/{_vllm_guard.GUARD_NAME}", *image.entrypoint]
+        guard = ["--middleware", _vllm_guard.MIDDLEWARE]
     for patch in spec.patches:
         mounts.append((os.path.join(spec.model_path, patch.file), resolved["patches"][patch.module]["target"]))
     return Creation(
         image=image.reference,
+        entrypoint=entrypoint,
         command=[
             "--model",
             spec.model_mount,
@@ -335,9 +349,10 @@ def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo,
             "0.0.0.0",
             "--port",
             str(CONTAINER_PORT),
+            *guard,
             *render_args(args),
         ],
-        environment=environment,
+        environment=dict(spec.env),
         labels={
             SPEC_LABEL: canonical(resolved),
             DIGEST_LABEL: digest(resolved),

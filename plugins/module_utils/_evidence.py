@@ -64,7 +64,11 @@ def document(
         "box": box,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe,
-        "container": {"name": container, **{key: found.get(key) for key in ("id", "spec_digest", "started_at")}},
+        "container": {
+            "name": container,
+            **{key: found.get(key) for key in ("id", "spec_digest", "started_at")},
+            "wants_key": bool(found.get("api_key_file")),
+        },
         "image": {"name": found.get("image"), **{key: image.get(key) for key in ("id", "digest", "vllm_version")}},
         "model": {key: model.get(key) for key in ("repo", "commit")},
         "draft": found.get("draft"),

@@ -75,6 +75,7 @@ class ImageInfo:
     vllm_version: str | None
     vllm_path: str | None
     python: str | None
+    entrypoint: tuple[str, ...] = ()
 
 
 def split_digest(reference: str) -> tuple[str, str | None]:
@@ -139,6 +140,7 @@ def inspect(engine: Engine, reference: str, digest: str | None = None, keep: boo
         id=local.id,
         digest=split_digest(reference)[1] or digest or next(iter(local.digests), None),
         architecture=local.architecture,
+        entrypoint=local.entrypoint,
         **asdict(contents),
     )
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.dgx.spark.plugins.module_utils._api_key import KeyFileError, read_key
 from ansible_collections.dgx.spark.plugins.module_utils._sse import Event, Parser
 from ansible_collections.dgx.spark.plugins.module_utils._timed_http import Answer, Block, Incomplete, ProtocolError, exchange, request
 
@@ -105,12 +106,32 @@ class Client:
         self._root = url.path.rstrip("/").removesuffix("/v1")
         self._validate_certs = validate_certs
         self._headers = {"Accept": "text/event-stream, application/json"}
+        self.has_key = bool(api_key)
         if api_key:
             if not api_key.isascii() or not api_key.isprintable():
                 raise ClientError("api_key has characters that no HTTP header may have")
             self._headers["Authorization"] = f"Bearer {api_key}"
         # Without what a URL may contain of secrets.
         self.where = f"{url.scheme}://{self._host}{self._root}"
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Client:
+        """The client that a module's options of the doc fragment C(server) describe. Raises ClientError."""
+        try:
+            key = read_key(params["api_key_file"]) if params["api_key_file"] else params["api_key"]
+        except KeyFileError as exc:
+            raise ClientError(str(exc)) from exc
+        return cls(params["base_url"], key, params["validate_certs"])
+
+    def status(self, path: str, body: Mapping[str, Any] | None, key: str, timeout: float) -> int:
+        """HTTP's status for C(path) with another key than the client's own, an empty one is none: a POST of C(body), without one a GET.
+
+        Raises ClientError when there is no answer.
+        """
+        headers = {name: value for name, value in self._headers.items() if name != "Authorization"}
+        headers |= ({"Authorization": f"Bearer {key}"} if key else {}) | ({"Content-Type": "application/json"} if body else {})
+        data = request("POST" if body else "GET", self._root + path, self._host, headers, json.dumps(body).encode() if body else b"")
+        return _exchanged(self._connect(_CONNECT), data, timeout, self.where).status
 
     def models(self, timeout: float) -> list[str]:
         """The names that are served."""

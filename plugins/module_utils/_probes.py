@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ _PARSER = (
     " calls in the text)"
 )
 _REASONING = "see --reasoning-parser: Gemma 4 needs gemma4"
+_OPEN = "Is it this container that answers, and did it start with its key (its log, and --middleware among its arguments)?"
 _BLIND = "the model does not see: the checkpoint lacks its vision weights, or the chat template drops pictures"
 _NO_PICTURES = (
     "the server takes no pictures: allow them with --limit-mm-per-prompt '{\"image\": 1}' and without --language-model-only, or leave the"
@@ -116,6 +118,23 @@ class _Asker:
         if reply.finish_reason == "length" and not cut:
             raise ProbeError(f"it did not end by itself within {limit} tokens", reply.text)
         return reply
+
+
+def _api_key(asker: _Asker) -> str:
+    if not asker.client.has_key:
+        raise ProbeError("no key was given, so the port is open: give the server one (vllm_api_key), or take the probe out")
+    chat = {"model": asker.model, "messages": [{"role": "user", "content": FACT}], "max_tokens": 1}
+    seen = []
+    for path, body in (("/v1/models", None), ("/v1/chat/completions", chat), ("/invocations", chat)):
+        for how, key in (("without a key", ""), ("with a wrong key", secrets.token_urlsafe(16))):
+            status = asker.client.status(path, body, key, asker.left())
+            # An older server, or another one, may not have the path at all.
+            if status not in (401, 403) and not (path == "/invocations" and status in (404, 405)):
+                raise ProbeError(
+                    f"{path} {how} was answered with HTTP {status} instead of 401: whoever reaches the port may use it. {_OPEN}"
+                )
+            seen.append(f"{path} {how}: {status}")
+    return ", ".join(seen)
 
 
 def _models(asker: _Asker) -> str:
@@ -259,6 +278,7 @@ def _seen(asker: _Asker, rgb: tuple[int, int, int]) -> str:
 
 
 _PROBES: Mapping[str, tuple[str, Callable[[_Asker], str]]] = {
+    "api_key": ("Who does not have the key?", _api_key),
     "models": ("GET /v1/models", _models),
     "arithmetic": (SUM, _arithmetic),
     "fact": (FACT, _fact),
@@ -271,8 +291,8 @@ _PROBES: Mapping[str, tuple[str, Callable[[_Asker], str]]] = {
     "image": (COLOUR, _image),
 }
 NAMES = tuple(_PROBES)
-# What any chat model should pass. A recipe whose model sees asks for image too.
-OF_TEXT = tuple(name for name in NAMES if name != "image")
+# What any chat model should pass. A recipe whose model sees asks for image too, and where there is a key, the role proof asks for api_key.
+OF_TEXT = tuple(name for name in NAMES if name not in ("api_key", "image"))
 
 
 def run(

@@ -36,6 +36,8 @@ options:
   probes:
     description:
       - Which probes to ask, in this order. V(all) of them by default.
+      - V(api_key) wants HTTP 401 for requests without the key and with another one, on V(/v1/models), V(/v1/chat/completions) and
+        V(/invocations). Among V(all) it is asked only where a key is given.
       - V(models) wants the model to be listed under its name.
       - V(arithmetic), V(fact) and V(json) ask for a sum, a capital and a JSON object.
       - V(tool_call) and V(tool_call_stream) want a call of C(get_weather) for Paris in C(tool_calls), without and with streaming. A
@@ -46,7 +48,7 @@ options:
       - V(image) shows a red and a blue picture and wants the colour of each. Leave it out for a text model.
     type: list
     elements: str
-    choices: [all, models, arithmetic, fact, json, tool_call, tool_call_stream, reasoning, logprobs, story, image]
+    choices: [all, api_key, models, arithmetic, fact, json, tool_call, tool_call_stream, reasoning, logprobs, story, image]
     default: [all]
   timeout:
     description:
@@ -117,6 +119,7 @@ def main() -> None:
             "base_url": {"type": "str", "required": True},
             "model": {"type": "str", "required": True},
             "api_key": {"type": "str", "default": "", "no_log": True},
+            "api_key_file": {"type": "path", "no_log": False},
             "validate_certs": {"type": "bool", "default": True},
             "probes": {
                 "type": "list",
@@ -127,12 +130,15 @@ def main() -> None:
             "timeout": {"type": "int", "default": 300},
             "progress_file": {"type": "path"},
         },
+        mutually_exclusive=[("api_key", "api_key_file")],
         supports_check_mode=False,
     )
     params = module.params
-    names = NAMES if "all" in params["probes"] else params["probes"]
+    names = params["probes"]
     try:
-        client = Client(params["base_url"], params["api_key"], params["validate_certs"])
+        client = Client.from_params(params)
+        if "all" in names:
+            names = [name for name in NAMES if name != "api_key" or client.has_key]
         probes = run(client, params["model"], names, params["timeout"], Progress(params["progress_file"]))
         failures = [f"probe {probe['name']}: {probe['why']}" for probe in probes if not probe["ok"]]
     except ClientError as exc:

@@ -344,6 +344,7 @@ def main() -> None:
             "base_url": {"type": "str", "required": True},
             "model": {"type": "str", "required": True},
             "api_key": {"type": "str", "default": "", "no_log": True},
+            "api_key_file": {"type": "path", "no_log": False},
             "validate_certs": {"type": "bool", "default": True},
             "prompt": {"type": "str"},
             "ignore_eos": {"type": "bool", "default": True},
@@ -378,6 +379,7 @@ def main() -> None:
             "timeout": {"type": "int", "default": 1800},
             "progress_file": {"type": "path"},
         },
+        mutually_exclusive=[("api_key", "api_key_file")],
         supports_check_mode=False,
     )
     params = module.params
@@ -389,7 +391,7 @@ def main() -> None:
     try:
         wanted = workload(params, limit)
         result = run(
-            Client(params["base_url"], params["api_key"], params["validate_certs"]),
+            Client.from_params(params),
             wanted,
             params["timeout"],
             Progress(params["progress_file"]),

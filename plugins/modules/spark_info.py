@@ -116,6 +116,7 @@ spark:
         - The containers of this collection, and the one called O(container).
         - C(model_dir), C(draft) (C(repo) and C(commit) of its draft model) and C(patches) (file to sha256) are what one was made from, null
           and empty when this collection did not make it.
+        - C(api_key_file) is where the box keeps the API key that it wants of its clients, null when it wants none.
       type: list
       elements: dict
     ports:

@@ -197,9 +197,18 @@ options:
     type: bool
     default: false
   api_key:
-    description: The key that clients must send. It is C(VLLM_API_KEY) in the container. Empty leaves the port open.
+    description:
+      - The key that clients must send. Empty leaves the port open.
+      - It is written to a file under O(api_key_dir) that the container has mounted. There it becomes C(VLLM_API_KEY) of vLLM's own process,
+        so that neither C(docker inspect) nor C(ps) show it.
+      - vLLM itself wants it below C(/v1) and a few other prefixes only. A middleware (C(--middleware) among its flags) wants it on every
+        path but C(/health) and C(/metrics).
     type: str
     default: ""
+  api_key_dir:
+    description: Where the box keeps the keys of its containers, for root alone.
+    type: path
+    default: /var/lib/dgx-spark/api-keys
 """
 
 EXAMPLES = r"""
@@ -310,6 +319,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dgx.spark.plugins.module_utils._api_key import TO_BE_MADE, KeyFileError, KeyFiles, checked
 from ansible_collections.dgx.spark.plugins.module_utils._container_apply import (
     ApplyError,
     Box,
@@ -318,7 +328,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_apply import 
     check_room,
 )
 from ansible_collections.dgx.spark.plugins.module_utils._container_changes import text
-from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Container, DockerEngine, Engine, EngineError
+from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Container, Creation, DockerEngine, Engine, EngineError
 from ansible_collections.dgx.spark.plugins.module_utils._container_inputs import Inputs, read_inputs
 from ansible_collections.dgx.spark.plugins.module_utils._container_plan import (
     Names,
@@ -335,12 +345,12 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_spec import (
     creation,
     stored,
 )
-from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError
+from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageInfo
 from ansible_collections.dgx.spark.plugins.module_utils._memory import MemoryShort
 from ansible_collections.dgx.spark.plugins.module_utils._ports import PortTaken
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
-_ERRORS = (SpecError, ImageError, EngineError, PlanError, MemoryShort, PortTaken, ApplyError, OSError)
+_ERRORS = (SpecError, KeyFileError, ImageError, EngineError, PlanError, MemoryShort, PortTaken, ApplyError, OSError)
 
 _PATCH = {
     "file": {"type": "str", "required": True},
@@ -380,6 +390,7 @@ _ARGUMENTS: dict[str, Any] = {
     "evidence_dir": {"type": "path", "default": "/var/lib/dgx-spark/evidence"},
     "drop_caches": {"type": "bool", "default": False},
     "api_key": {"type": "str", "default": "", "no_log": True},
+    "api_key_dir": {"type": "path", "default": "/var/lib/dgx-spark/api-keys", "no_log": False},
     "progress_file": {"type": "path"},
 }
 
@@ -426,6 +437,19 @@ def diff(plan: Plan, name: str, current: Container | None) -> dict[str, str]:
     return {"before": before, "after": after, "before_header": name, "after_header": name}
 
 
+def _prepare(spec: ContainerSpec, resolved: dict[str, Any], image: ImageInfo, keys: KeyFiles, params: dict[str, Any]) -> Creation:
+    """What to create; its key is laid ready."""
+    access = resolved.get("api_key")
+    if access:
+        keys.write(access, params["api_key"])
+    return creation(spec, resolved, image, params["recipe"], keys.path(access) if access else None)
+
+
+def _keys_in_use(seen: Seen) -> list[dict[str, Any]]:
+    specs = [stored(found.labels) for found in (seen.current, seen.previous, seen.next, seen.rolled_back) if found]
+    return [spec["api_key"] for spec in specs if spec and "api_key" in spec]
+
+
 def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
     """Observe, plan, apply; fills C(result) as it goes, so that a failure still returns the plan."""
     params = module.params
@@ -437,6 +461,9 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
         spec = ContainerSpec.from_params(params["spec"])
         compared = comes_to_serve(names, seen)
         like = stored(compared.labels) if compared else None
+        # A plan may be made before there is a key.
+        if params["api_key"] and not (module.check_mode and params["api_key"] == TO_BE_MADE):
+            checked(params["api_key"])
         inputs = read_inputs(engine, spec, params["api_key"], like, forgive=module.check_mode)
         result["missing"] = list(inputs.missing)
     plan = make_plan(params["state"], names.current, seen, inputs.resolved if inputs else None)
@@ -456,14 +483,16 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
         module.warn(f"{names.current}: {exc}")
     if not module.check_mode and plan.steps:
         made = None
+        keys = KeyFiles(params["api_key_dir"], names.current)
         if spec and inputs and inputs.image:
-            made = creation(spec, inputs.resolved, inputs.image, params["recipe"], params["api_key"])
+            made = _prepare(spec, inputs.resolved, inputs.image, keys, params)
         try:
             apply(plan, box, made)
         finally:
             for warning in box.warnings:
                 module.warn(warning)
         seen = observe(engine, names, params["evidence_dir"])
+        keys.sweep(_keys_in_use(seen))
     result.update(changed=bool(plan.steps), container=facts(seen.current), previous=facts(seen.previous))
 
 

@@ -99,6 +99,11 @@ image:
       description: The version of the image's Python, or V(null) when it has none.
       type: str
       sample: 3.12.11
+    entrypoint:
+      description: What a container of it runs, before its own arguments.
+      type: list
+      elements: str
+      sample: [vllm, serve]
 registry:
   description: What the registry has under this name now.
   type: dict

@@ -69,6 +69,11 @@ class Box:
         return "ok" if ready and not any(failure.startswith("startup log:") for failure in self.failures) else "failed"
 
     @property
+    def port_is_open(self) -> bool:
+        """Does the server want no API key? Evidence that does not say so is of an earlier version."""
+        return at(self.seen, "container", "wants_key") is False
+
+    @property
     def probes(self) -> str:
         """How many probes passed, of how many."""
         asked = mappings(self.seen, "probes")

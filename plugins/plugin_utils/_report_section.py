@@ -131,6 +131,12 @@ def _startup(seen: Mapping[str, Any]) -> list[Fact]:
     ]
 
 
+def _key(wanted: Any) -> str:
+    if wanted is False:
+        return "none: the port is open"
+    return "required" if wanted is True else MISSING
+
+
 def _software(seen: Mapping[str, Any]) -> list[Fact]:
     """What runs, by what tells it from everything else."""
     if not seen:
@@ -145,6 +151,7 @@ def _software(seen: Mapping[str, Any]) -> list[Fact]:
         Fact("Image id", text(seen, "image", "id") or MISSING, True),
         Fact("vLLM", text(seen, "startup", "vllm_version") or text(seen, "image", "vllm_version") or MISSING, True),
         Fact("Container", (text(seen, "container", "name") or MISSING) + (f", started {moment(started)}" if started else "")),
+        Fact("API key", _key(at(seen, "container", "wants_key"))),
         Fact("Container id", text(seen, "container", "id") or MISSING, True),
         Fact("Spec digest", text(seen, "container", "spec_digest") or MISSING, True),
     ]

@@ -36,6 +36,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(found) > 1:
         total = ", ".join(f"{count} {verdict}" for verdict, count in counts(found).items())
         lines = [f"{len(found)} boxes: {total}", "", *lines]
+    if unlocked := [box.name for box in found if box.port_is_open]:
+        names = ", ".join(map(_short, unlocked[:_EXPLAINED])) + (", …" if len(unlocked) > _EXPLAINED else "")
+        lines += ["", f"No API key on {names}: whoever reaches the port may use it."]
     if troubled:
         room = min(_WHY_LINES, max(1, (LINES - len(lines) - 1) // len(troubled)))
         lines += ["", *(line for box in troubled for line in _why(box, room))]

@@ -89,10 +89,12 @@ class RealBox:
             "stop_timeout": 1,
         }
         self._capsys = capsys
+        self.keys = directory / "keys"
 
     def run(self, state: str = "started", check: bool = False, spec: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         if state in ("started", "present"):
             options["spec"] = spec or self.spec
+        options["api_key_dir"] = str(self.keys)
         return run_module(vllm_container.main, self._capsys, check=check, name=NAME, state=state, **options)
 
     def with_args(self, **args: Any) -> dict[str, Any]:
@@ -147,11 +149,12 @@ def test_ladder(box: RealBox) -> None:
     first = box.answer()
     assert first["argv"][:4] == ["--model", "/models/gemma4", "--served-model-name", "gemma-4-26b"]
     assert first["key"] == "sk-integration-secret"
-    assert "sk-integration" not in json.dumps(made)
+    assert first["argv"][8:10] == ["--middleware", "dgx_spark_guard.RequireKey"]
+    assert "sk-integration" not in json.dumps(made) + json.dumps(box.attributes())
     assert not box.run(api_key="sk-integration-secret")["changed"]
 
     swapped = box.run(spec=box.with_args(seed=7))
-    assert swapped["reasons"] == ["args.seed: not set → 7", "env.VLLM_API_KEY: (set) → not set"]
+    assert swapped["reasons"] == ["api_key: (set) → not set", "args.seed: not set → 7"]
     assert box.answer()["argv"][-4:-2] == ["--seed", "7"]
     assert (swapped["previous"]["id"], box.statuses()) == (made["container"]["id"], {"": "running", "-previous": "exited"})
     assert not box.run(spec=box.with_args(seed=7))["changed"]

@@ -70,6 +70,7 @@ class SimulatedBox:
         self.spec = article(self.model)
         self.memory = Memory(total=120.0, available=110.0)
         self.evidence = directory / "evidence"
+        self.keys = directory / "keys"
         self.held_ports: dict[int, str] = {}
         self.waited: list[float] = []
         self._capsys = capsys
@@ -93,7 +94,7 @@ class SimulatedBox:
     def run(self, state: str = "started", check: bool = False, spec: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         if state in ("started", "present"):
             options["spec"] = self.spec if spec is None else spec
-        options |= {"name": NAME, "state": state, "evidence_dir": str(self.evidence)}
+        options |= {"name": NAME, "state": state, "evidence_dir": str(self.evidence), "api_key_dir": str(self.keys)}
         return run_module(vllm_container.main, self._capsys, check=check, **options)
 
     def prove(self, name: str = NAME, verdict: str = "proven") -> None:
@@ -101,6 +102,12 @@ class SimulatedBox:
         self.evidence.mkdir(exist_ok=True)
         document = {"container": {"id": self.engine.containers[name].id}, "verdict": verdict}
         (self.evidence / f"{NAME}.json").write_text(json.dumps(document))
+
+    def key_of(self, name: str) -> str:
+        """The key that a container finds in what it has mounted."""
+        mounts = self.engine.creations[self.engine.containers[name].id].mounts
+        directory = next(source for source, target in mounts if target == "/run/dgx-spark")
+        return (Path(directory) / "api_key").read_text().strip()
 
     def with_args(self, **args: Any) -> dict[str, Any]:
         """The spec with some args changed; underscores stand for dashes."""

@@ -114,6 +114,16 @@ def test_a_container_tells_the_model_and_the_patches_that_it_was_made_from() -> 
         assert (theirs["model_dir"], theirs["patches"]) == (None, {})
 
 
+def test_a_container_tells_where_its_key_lies() -> None:
+    keyed, keyless = container("keyed"), container("keyless")
+    keyed["Mounts"] = [
+        {"Source": "/srv/models/x", "Destination": "/models/model"},
+        {"Source": "/var/lib/dgx-spark/api-keys/keyed.1", "Destination": "/run/dgx-spark"},
+    ]
+    assert _box.containers([keyed], "keyed")[0]["api_key_file"] == "/var/lib/dgx-spark/api-keys/keyed.1/api_key"
+    assert _box.containers([keyless], "keyless")[0]["api_key_file"] is None
+
+
 def test_only_installed_packages_count() -> None:
     output = "installed nvidia-container-toolkit 1.19.0-1\nconfig-files libnvidia-container1 1.18.1-1\nnot-installed libnvidia-tools \n"
     assert _box.packages(output) == {"nvidia-container-toolkit": "1.19.0-1"}

@@ -35,9 +35,9 @@ def play(tmp_path: Path, tasks: list[dict[str, Any]], **variables: Any) -> subpr
     )
 
 
-def side(url: str, model: str, key: str, fact: str) -> list[dict[str, Any]]:
+def side(url: str, model: str, key_file: str, fact: str) -> list[dict[str, Any]]:
     """Measure one side, and keep it in a file of the fact's name."""
-    variables = {"measure_url": url, "measure_model": model, "measure_api_key": key}
+    variables = {"measure_url": url, "measure_model": model, "measure_api_key_file": key_file}
     kept = {"dest": f"{{{{ playbook_dir }}}}/{fact}.json", "content": "{{ compare_measured | to_json }}", "mode": "0600"}
     return [
         {"ansible.builtin.include_tasks": str(TASKS / "measure.yml"), "vars": variables},
@@ -49,7 +49,8 @@ def test_both_sides_are_measured_alike_and_ollama_never_sees_vllms_key(tmp_path:
     script = {"stream": {"tok_s": 400.0, "ttft_ms": 10.0}}
     with ScriptedServer(script, api_key=KEY) as vllm, Ollama(load_delay=0, tok_s=200.0, ttft=0.02) as ollama:
         name = "gemma-4-26b"
-        done = play(tmp_path, [*side(vllm.base_url, name, KEY, "vllm"), *side(ollama.url, "gemma4:26b", "", "ollama")])
+        (tmp_path / "key").write_text(KEY)
+        done = play(tmp_path, [*side(vllm.base_url, name, str(tmp_path / "key"), "vllm"), *side(ollama.url, "gemma4:26b", "", "ollama")])
         assert done.returncode == 0, done.stdout + done.stderr
         requests = list(ollama.requests)
     assert [request["body"]["max_tokens"] for request in requests] == [40, 40, 40, 40, 256]

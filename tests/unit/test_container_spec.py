@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,14 +248,46 @@ def test_a_label_that_is_not_ours_is_none() -> None:
         assert stored(labels) is None
 
 
+def test_a_key_reaches_the_container_past_all_that_docker_shows() -> None:
+    image = replace(IMAGE, entrypoint=("vllm", "serve"))
+    spec = ContainerSpec.from_params(params(env={"A": "1"}))
+    found = resolve(spec, image, None, [None], "sk-secret", None)
+    made = creation(spec, found, image, "r", "/keys/NAME.1")
+    assert made.environment == {"A": "1"}
+    assert list(made.entrypoint) == ["python3", "/run/dgx-spark/dgx_spark_guard.py", "vllm", "serve"]
+    assert " ".join(made.command).startswith(
+        "--model /models/gemma4 --served-model-name gemma-4-26b --host 0.0.0.0 --port 8000 --middleware dgx_spark_guard.RequireKey --enable"
+    )
+    assert ("/keys/NAME.1", "/run/dgx-spark") in made.mounts
+    assert "secret" not in repr(made) + text(found) + str(changes(found, resolved()))
+    assert hashlib.sha256(b"sk-secret").hexdigest()[:16] not in repr(made)
+
+
+def test_a_container_without_a_key_runs_the_images_own_command() -> None:
+    made = creation(ContainerSpec.from_params(params()), resolved(), IMAGE, "r", None)
+    assert (made.entrypoint, "--middleware" in made.command) == ([], False)
+
+
+def test_a_key_among_the_environment_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"env.VLLM_API_KEY would show the key to 'docker inspect': use the option api_key"):
+        ContainerSpec.from_params(params(env={"VLLM_API_KEY": "sk-secret"}))
+
+
+def test_another_guard_with_the_same_key_is_a_change_of_the_guard() -> None:
+    before = resolved("sk-1")
+    after = before | {"api_key": before["api_key"] | {"guard": "0123456789ab"}}
+    assert [str(change) for change in changes(before, after)] == [f"api_key.guard: {before['api_key']['guard']} → 0123456789ab"]
+    assert "api_key:\n  guard: 0123456789ab\n  key: (set)\n" in text(after, against=before)
+
+
 def test_secrets_reach_the_environment_and_nothing_else() -> None:
     spec = ContainerSpec.from_params(params(env={"HF_TOKEN": "hf_secret", "VLLM_CPU_KVCACHE_SPACE": 1, "FLAG": True}))
-    found = resolve(spec, IMAGE, None, [None], "sk-secret", None)
-    made = creation(spec, found, IMAGE, "r", "sk-secret")
-    assert made.environment == {"HF_TOKEN": "hf_secret", "VLLM_CPU_KVCACHE_SPACE": "1", "FLAG": "true", "VLLM_API_KEY": "sk-secret"}
+    found = resolve(spec, IMAGE, None, [None], "", None)
+    made = creation(spec, found, IMAGE, "r", None)
+    assert made.environment == {"HF_TOKEN": "hf_secret", "VLLM_CPU_KVCACHE_SPACE": "1", "FLAG": "true"}
     shown = json.dumps([dict(made.labels), list(made.command)]) + text(found) + str(changes(found, resolved()))
     assert "secret" not in shown
-    assert hashlib.sha256(b"sk-secret").hexdigest()[:16] not in shown
+    assert hashlib.sha256(b"hf_secret").hexdigest()[:16] not in shown
 
 
 def test_equal_secrets_are_equal_with_the_same_salt_only() -> None:
@@ -287,7 +320,7 @@ def test_equal_specs_have_equal_digests_in_any_order() -> None:
         ({"served_model_name": "g"}, "served_model_name: gemma-4-26b → g"),
         ({"commit": "c2"}, "model: bg/gemma@c1 → bg/gemma@c2"),
         ({"env": {"A": "1"}}, "env.A: not set → (set)"),
-        ({"api_key": "sk-1"}, "env.VLLM_API_KEY: not set → (set)"),
+        ({"api_key": "sk-1"}, "api_key: not set → (set)"),
         (
             {"patches": []},
             f"patches.{PATCHED.module}: gemma4_patched.py (ffffffffffff) on {SITE}/model_executor/models/gemma4.py → not set",
@@ -307,9 +340,9 @@ def test_a_change_is_one_sentence(changed: dict[str, Any], sentence: str) -> Non
 def test_a_changed_secret_shows_as_changed_and_not_as_what() -> None:
     before = resolved("sk-1")
     after = resolved("sk-2", salt=before["salt"])
-    assert [str(change) for change in changes(before, after)] == ["env.VLLM_API_KEY: (set) → (set to something else)"]
+    assert [str(change) for change in changes(before, after)] == ["api_key: (set) → (set to something else)"]
     assert text(before, state="running") != text(after, against=before, state="running")
-    assert before["env"]["VLLM_API_KEY"] not in text(before) + text(after, against=before)
+    assert before["api_key"]["hash"] not in text(before) + text(after, against=before)
 
 
 def test_a_spec_reads_as_sorted_lines() -> None:

@@ -51,7 +51,13 @@ def speed(decode: float, ttft: float = 53.2, aggregate: float = 114.6) -> dict[s
 def test_nothing_failed_is_proven() -> None:
     found = evidence()
     assert found["verdict"] == "proven"
-    assert found["container"] == {"name": "gemma4-nvfp4", "id": "c1", "spec_digest": "d1", "started_at": "2026-11-23T10:00:00Z"}
+    assert found["container"] == {
+        "name": "gemma4-nvfp4",
+        "id": "c1",
+        "spec_digest": "d1",
+        "started_at": "2026-11-23T10:00:00Z",
+        "wants_key": False,
+    }
     assert found["model"] == {"repo": "a/b", "commit": "f00"}
     assert found["patches"] == {"gemma4_patched.py": "p00"}
     assert "long" not in found["throughput"]

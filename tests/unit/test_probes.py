@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,8 @@ from sim.vllm_scripted.server import ARTICLE, ScriptedServer
 from unit.run_module import run_module
 
 MODEL = "gemma-4-26b"
+# Without a key there is nothing to be kept out of.
+KEYLESS = [name for name in NAMES if name != "api_key"]
 FAST = {"tok_s": 20000.0, "ttft_ms": 2.0}
 
 
@@ -29,12 +34,12 @@ def scripted(fault: dict[str, Any] | None = None, flags: list[str] | None = None
 
 def probe(server: ScriptedServer, *names: str, timeout: float = 20, model: str = MODEL) -> dict[str, str]:
     """{name: why it failed, empty for passed}."""
-    return {result["name"]: result["why"] for result in run(Client(server.base_url), model, names or NAMES, timeout)}
+    return {result["name"]: result["why"] for result in run(Client(server.base_url), model, names or KEYLESS, timeout)}
 
 
 def test_a_healthy_server_passes_all_of_them() -> None:
     with scripted() as server:
-        results = run(Client(server.base_url), MODEL, NAMES, 20)
+        results = run(Client(server.base_url), MODEL, KEYLESS, 20)
     assert [(result["name"], result["why"]) for result in results if not result["ok"]] == []
     answers = {result["name"]: result["answer"] for result in results}
     assert answers["arithmetic"] == "4"
@@ -210,8 +215,45 @@ def test_the_picture_is_small_and_what_it_says_it_is() -> None:
         picture.colour(url[:-40] + "A" * 40)
 
 
-def test_a_recipe_asks_for_pictures_by_name() -> None:
-    assert set(NAMES) - set(_probes.OF_TEXT) == {"image"}
+def test_a_recipe_asks_for_pictures_by_name_and_the_role_for_the_key() -> None:
+    assert set(NAMES) - set(_probes.OF_TEXT) == {"image", "api_key"}
+
+
+def test_who_has_no_key_or_a_wrong_one_is_kept_out() -> None:
+    with ScriptedServer({"stream": FAST}, api_key="geheim") as server:
+        results = run(Client(server.base_url, "geheim"), MODEL, ["api_key", "models"], 20)
+    assert [result["why"] for result in results] == ["", ""]
+    assert results[0]["answer"].startswith("/v1/models without a key: 401, /v1/models with a wrong key: 401, /v1/chat/completions without")
+
+
+def test_a_server_that_answers_without_the_key_is_found_out() -> None:
+    with scripted() as server:
+        why = run(Client(server.base_url, "geheim"), MODEL, ["api_key"], 20)[0]["why"]
+    assert why.startswith("/v1/models without a key was answered with HTTP 200 instead of 401: whoever reaches the port may use it.")
+
+
+def test_a_path_that_generates_beside_the_guarded_ones_is_found_out() -> None:
+    class Unguarded(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200 if self.path == "/invocations" else 401)
+            self.end_headers()
+
+        do_GET = do_POST = answer
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Unguarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        why = run(Client(f"http://127.0.0.1:{server.server_port}", "geheim"), MODEL, ["api_key"], 20)[0]["why"]
+        server.shutdown()
+    assert "/invocations without a key was answered with HTTP 200" in why
+
+
+def test_an_open_port_is_no_proof_of_a_key() -> None:
+    with scripted() as server:
+        assert "no key was given, so the port is open" in probe(server, "api_key")["api_key"]
 
 
 def test_another_name_is_served() -> None:
@@ -256,11 +298,24 @@ def test_the_module_returns_all_answers_and_keeps_the_key(capsys: pytest.Capture
     assert "give the right api_key" in refused["msg"]
 
 
+def test_the_module_reads_the_key_from_a_file_of_the_box(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "api_key"
+    file.write_text("geheim\n")
+    with ScriptedServer({"stream": FAST}, api_key="geheim") as server:
+        result = module(capsys, server, api_key_file=str(file), probes=["api_key", "models"])
+        both = module(capsys, server, api_key_file=str(file), api_key="geheim")
+        lost = module(capsys, server, api_key_file=str(tmp_path / "lost"), probes=["models"])
+    assert "failed" not in result
+    assert "geheim" not in json.dumps(result)
+    assert "mutually exclusive" in both["msg"]
+    assert "cannot be read (No such file or directory): only root may (become: true)" in lost["msg"]
+
+
 def test_the_module_fails_with_every_reason_and_still_returns_all(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted({"tools_in_text": True}) as server:
         result = module(capsys, server)
     assert result["failed"]
-    assert len(result["probes"]) == len(NAMES)
+    assert [entry["name"] for entry in result["probes"]] == list(KEYLESS)
     assert [failure.partition(":")[0] for failure in result["failures"]] == ["probe tool_call", "probe tool_call_stream"]
     assert result["msg"].startswith("2 of 10 probes failed. probe tool_call: the call stands in the text")
 

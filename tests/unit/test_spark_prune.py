@@ -49,7 +49,7 @@ def prune(engine: FakeEngine, root: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def serve(engine: FakeEngine, name: str, image: str, path: Path) -> None:
     """A stopped container that has a snapshot mounted."""
-    creation = Creation(engine.images[image].id, [], {}, {}, [(str(path), "/m")], "", 8002, 8000, "all", "host", 1, 10, "1m", 1)
+    creation = Creation(engine.images[image].id, [], [], {}, {}, [(str(path), "/m")], "", 8002, 8000, "all", "host", 1, 10, "1m", 1)
     engine.create(name, creation)
 
 

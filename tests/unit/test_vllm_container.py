@@ -158,14 +158,39 @@ def test_another_recipe_name_or_the_same_bytes_by_digest_are_none(serving: Simul
 
 def test_a_changed_api_key_swaps_and_never_shows(serving: SimulatedBox) -> None:
     first = serving.run(api_key="sk-first-secret")
-    assert first["reasons"] == ["env.VLLM_API_KEY: not set → (set)"]
+    assert first["reasons"] == ["api_key: not set → (set)"]
     assert not serving.run(api_key="sk-first-secret")["changed"]
     second = serving.run(api_key="sk-second-secret")
-    assert second["reasons"] == ["env.VLLM_API_KEY: (set) → (set to something else)"]
+    assert second["reasons"] == ["api_key: (set) → (set to something else)"]
     assert second["diff"]["before"] != second["diff"]["after"]
     container = serving.engine.containers[NAME]
-    assert serving.engine.creations[container.id].environment == {"VLLM_API_KEY": "sk-second-secret"}
-    assert "-secret" not in repr((first, second, container.labels, serving.engine.deeds))
+    assert "-secret" not in repr((first, second, container.labels, serving.engine.creations, serving.engine.deeds))
+
+
+def test_each_container_has_its_own_key_as_long_as_it_is_there(serving: SimulatedBox) -> None:
+    serving.run(check=True, api_key="sk-first")
+    assert not serving.keys.exists()
+    serving.run(api_key="sk-first")
+    assert serving.key_of(NAME) == "sk-first"
+    serving.run(api_key="sk-second")
+    assert (serving.key_of(NAME), serving.key_of(PREVIOUS)) == ("sk-second", "sk-first")
+    assert {oct(path.stat().st_mode & 0o777) for path in serving.keys.rglob("*") if path.is_file()} == {"0o600"}
+    assert {oct(path.stat().st_mode & 0o777) for path in (serving.keys, *serving.keys.iterdir())} == {"0o700"}
+    serving.run("rolled_back")
+    assert (serving.key_of(NAME), serving.key_of(ROLLED_BACK)) == ("sk-first", "sk-second")
+    serving.run(api_key="sk-third")
+    serving.run(api_key="sk-fourth")
+    # The one that was rolled back from is kept for a look, with its key; the first is gone.
+    assert sorted(path.read_text() for path in serving.keys.rglob("api_key")) == ["sk-fourth\n", "sk-second\n", "sk-third\n"]
+    serving.run("absent")
+    assert list(serving.keys.iterdir()) == []
+
+
+def test_a_key_that_no_client_can_send_is_refused(serving: SimulatedBox) -> None:
+    for key in ("two words", "schlüssel", "(to be made)"):
+        refused = serving.run(api_key=key)
+        assert "an API key is one word of printable ASCII characters" in refused["msg"]
+    assert serving.run(check=True, api_key="(to be made)")["reasons"] == ["api_key: not set → (set)"]
 
 
 def test_a_container_made_by_hand_is_swapped_and_kept(box: SimulatedBox) -> None:

@@ -31,7 +31,7 @@ def test_it_returns_the_image_and_never_changes(engine: FakeEngine, capsys: pyte
     assert checked == first == again
     assert not first["changed"]
     assert engine.looks == 2  # the check, the first; the second was kept
-    assert set(first["image"]) == {"name", "reference", "id", "digest", "architecture", "vllm_version", "vllm_path", "python"}
+    assert set(first["image"]) == {"name", "reference", "id", "digest", "architecture", "vllm_version", "vllm_path", "python", "entrypoint"}
     assert (first["image"]["vllm_version"], first["image"]["digest"]) == ("0.18.2.dev0", None)
 
 
