@@ -55,24 +55,21 @@ def _network(text: str) -> str:
     try:
         found = ipaddress.ip_network(str(text).strip(), strict=False)
     except ValueError as exc:
-        raise AnsibleFilterError(f"{text!r} is neither an address nor a network such as 192.168.1.20 or 10.0.0.0/8: see vllm_allow_from") from exc
+        raise AnsibleFilterError(
+            f"{text!r} is neither an address nor a network such as 192.168.1.20 or 10.0.0.0/8: see vllm_allow_from"
+        ) from exc
     return str(found.network_address) if found.num_addresses == 1 else str(found)
 
 
 def _resolved(host: Mapping[str, Any]) -> set[str]:
     name = str(host.get("gateway_address") or host.get("ansible_host") or host["inventory_hostname"])
+    gateway, remedy = host["inventory_hostname"], "set gateway_address there to the address from which the boxes see it"
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
     except OSError as exc:
-        raise AnsibleFilterError(
-            f"{name}, the address of the gateway {host['inventory_hostname']}, does not resolve here ({exc}): set gateway_address there to the"
-            " address from which the boxes see it"
-        ) from exc
+        raise AnsibleFilterError(f"{name}, the address of the gateway {gateway}, does not resolve here ({exc}): {remedy}") from exc
     if all(ipaddress.ip_address(address).is_loopback for address in found):
-        raise AnsibleFilterError(
-            f"{name}, the address of the gateway {host['inventory_hostname']}, is this machine's loopback: set gateway_address there to the"
-            " address from which the boxes see it"
-        )
+        raise AnsibleFilterError(f"{name}, the address of the gateway {gateway}, is this machine's loopback: {remedy}")
     return found
 
 

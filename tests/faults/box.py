@@ -21,6 +21,19 @@ ROOT = Path(__file__).parents[2]
 BOXES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 BOX = f"spark-sim-{1 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
 NAME = "gemma4-nvfp4"
+KEY_FILE = ROOT / "inventories" / "sim" / ".gemma4.api_key"
+# A machine of the lab that has no business with the boxes.
+NEIGHBOUR = "spark-sim-hub"
+_GET = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=3)
+key = sys.stdin.read()
+try:
+    connection.request("GET", sys.argv[3], headers={"Authorization": f"Bearer {key}"} if key else {})
+    print(connection.getresponse().status)
+except OSError:
+    print(0)
+"""
 # The article's workload takes two minutes; faults need only enough tokens to tell slow from fast.
 QUICK: dict[str, Any] = {
     "proof_throughput": {
@@ -103,15 +116,23 @@ class Box:
         found: dict[str, Any] = json.loads(self.sh(f"docker inspect {name}"))[0]
         return found
 
-    def answer(self) -> str:
-        """What the endpoint says is the capital of France."""
+    def answer(self, key: str | None = None) -> str:
+        """What the endpoint says is the capital of France, to who has the fleet's key or another one."""
+        key = KEY_FILE.read_text().strip() if key is None else key
         body = {"model": "gemma-4-26b", "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
         request = urllib.request.Request(
-            f"http://{self.address}:8002/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"http://{self.address}:8002/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})},
         )
         with urllib.request.urlopen(request, timeout=20) as response:
             content: str = json.load(response)["choices"][0]["message"]["content"]
         return content
+
+    def for_neighbour(self, path: str, key: str = "") -> int:
+        """HTTP's status that the neighbour gets for a GET; 0 when nothing answers within three seconds."""
+        command = ["docker", "exec", "-i", NEIGHBOUR, "python3", "-c", _GET, self.address, "8002", path]
+        return int(subprocess.run(command, input=key, capture_output=True, text=True, check=True).stdout)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ testinfra_hosts = ["ansible://spark-sim-1"]
 
 def test_the_endpoint_answers(host: Host) -> None:
     body = json.dumps({"model": "gemma-4-26b", "messages": [{"role": "user", "content": "What is the capital of France?"}]})
-    answer = host.check_output(f"curl -s http://127.0.0.1:8002/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+    key = "Authorization: Bearer $(cat /var/lib/dgx-spark/api-keys/gemma4-nvfp4.*/api_key)"
+    answer = host.check_output(
+        f"curl -s http://127.0.0.1:8002/v1/chat/completions -H \"{key}\" -H 'Content-Type: application/json' -d '{body}'"
+    )
     assert "Paris" in json.loads(answer)["choices"][0]["message"]["content"]
 
 

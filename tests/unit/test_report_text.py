@@ -39,6 +39,18 @@ def test_a_box_without_evidence_says_so() -> None:
     assert summary([report_rows.row(evidence=None)])[2].split() == ["spark-1", "fresh", *["-"] * 7, "no", "evidence"]
 
 
+def test_an_open_port_is_said_to_be_open() -> None:
+    def row(name: str, wants_key: bool) -> dict[str, Any]:
+        seen = report_rows.evidence()
+        return report_rows.row(box=name, evidence=seen | {"container": seen["container"] | {"wants_key": wants_key}})
+
+    assert not any("API key" in line for line in summary([row("spark-1", wants_key=True), report_rows.row()]))
+    assert "No API key on spark-1: whoever reaches the port may use it." in summary([row("spark-1", wants_key=False)])
+    many = summary([row(f"spark-{number}", wants_key=False) for number in range(1, 101)])
+    assert "No API key on spark-1, spark-2, spark-3, spark-4, spark-5, …: whoever reaches the port may use it." in many
+    assert len(many) <= SCREEN
+
+
 def test_a_small_fleet_has_a_row_for_each_box_the_worst_first() -> None:
     lines = summary([report_rows.row(), report_rows.regressed(), report_rows.lost(), report_rows.slow()])
     assert lines[0] == "4 boxes: 1 failed, 1 stopped, 1 regressed, 1 proven"
