@@ -112,11 +112,23 @@ def containers(inspected: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
                 "spec_digest": labels.get(SPEC_DIGEST),
                 "recipe": labels.get(RECIPE),
                 "vllm_version": labels.get(VLLM_VERSION),
+                "base_url": _base_url((container.get("HostConfig") or {}).get("PortBindings") or {}),
                 "api_key_file": _api_key_file(container.get("Mounts") or []),
                 **_made_from(labels.get(SPEC)),
             }
         )
     return sorted(found, key=lambda entry: entry["name"])
+
+
+def _base_url(bindings: Mapping[str, Any]) -> str | None:
+    """Where the box itself reaches a container's first published port, whether it runs or not; null when it publishes none."""
+    for published in bindings.values():
+        for binding in published or []:
+            address, port = binding.get("HostIp") or "0.0.0.0", binding.get("HostPort")
+            address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+            if port:
+                return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return None
 
 
 def _api_key_file(mounts: Sequence[Mapping[str, Any]]) -> str | None:
@@ -126,15 +138,18 @@ def _api_key_file(mounts: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _made_from(label: str | None) -> dict[str, Any]:
-    """C(model_dir), C(draft) ({repo, commit}) and C(patches) (file → sha256) from the resolved spec in a container's label; null and none
-    without one."""
+    """C(model_dir), C(served_model_name), C(draft) ({repo, commit}) and C(patches) (file → sha256) from the resolved spec in a container's
+    label; null and none without one."""
     try:
         spec = json.loads(label or "")
-        patches = {patch["file"]: patch["sha256"] for patch in spec["patches"].values()}
-        draft = {key: spec["draft"][key] for key in ("repo", "commit")} if "draft" in spec else None
-        return {"model_dir": spec["model"]["path"], "draft": draft, "patches": patches}
+        return {
+            "model_dir": spec["model"]["path"],
+            "served_model_name": spec["served_model_name"],
+            "draft": {key: spec["draft"][key] for key in ("repo", "commit")} if "draft" in spec else None,
+            "patches": {patch["file"]: patch["sha256"] for patch in spec["patches"].values()},
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {"model_dir": None, "draft": None, "patches": {}}
+        return {"model_dir": None, "served_model_name": None, "draft": None, "patches": {}}
 
 
 def publisher(inspected: Sequence[Mapping[str, Any]], port: int) -> str | None:

@@ -68,11 +68,12 @@ def test_a_new_key_is_a_reason_is_seen_nowhere_and_the_way_back_has_the_old_one(
 
 def test_an_open_port_is_opened_by_name_only_and_said_to_be_open(served: Served) -> None:
     box = served.box
-    run = box.play(vllm_api_key="")
+    run = box.play(vllm_api_key="", vllm_bind=box.address)
     assert run.rc == 0, run.output[-4000:]
-    run.says("api_key: (set) → not set", f"No API key on {BOX}: whoever reaches the port may use it.")
+    run.says("api_key: (set) → not set", f"bind: 0.0.0.0 → {box.address}", f"No API key on {BOX}: whoever reaches the port may use it.")
     assert "Authorization" not in run.output
     assert "Paris" in box.answer(key="")
+    assert box.sh("curl -s -m 3 -o /dev/null -w '%{http_code}' http://127.0.0.1:8002/health || true") == "000"
     assert box.play("rollback", vllm_api_key="").rc == 0
     served.serves_again()
 

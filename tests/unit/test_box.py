@@ -100,11 +100,16 @@ def test_the_publisher_of_a_port_is_found() -> None:
 
 
 def test_a_container_tells_the_model_and_the_patches_that_it_was_made_from() -> None:
-    spec = {"model": {"path": "/srv/models/x"}, "patches": {"vllm.m": {"file": "p.py", "sha256": "a" * 64, "target": "/m.py"}}}
+    spec = {
+        "model": {"path": "/srv/models/x"},
+        "served_model_name": "x",
+        "patches": {"vllm.m": {"file": "p.py", "sha256": "a" * 64, "target": "/m.py"}},
+    }
     made, foreign = container("ours"), container("theirs")
     made["Config"]["Labels"] = {"dgx.spark.spec_digest": "d1", "dgx.spark.spec": json.dumps(spec)}
     (ours,) = _box.containers([made], "")
-    assert (ours["model_dir"], ours["draft"], ours["patches"]) == ("/srv/models/x", None, {"p.py": "a" * 64})
+    assert (ours["model_dir"], ours["served_model_name"], ours["draft"]) == ("/srv/models/x", "x", None)
+    assert ours["patches"] == {"p.py": "a" * 64}
     spec["draft"] = {"path": "/srv/models/x.draft", "mount": "/models/draft", "repo": "google/draft", "commit": "d1"}
     made["Config"]["Labels"]["dgx.spark.spec"] = json.dumps(spec)
     assert _box.containers([made], "")[0]["draft"] == {"repo": "google/draft", "commit": "d1"}
@@ -112,6 +117,22 @@ def test_a_container_tells_the_model_and_the_patches_that_it_was_made_from() -> 
         foreign["Config"]["Labels"] = {"dgx.spark.spec": label} if label else None
         (theirs,) = _box.containers([foreign], "theirs")
         assert (theirs["model_dir"], theirs["patches"]) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("", "http://127.0.0.1:8002"),
+        ("0.0.0.0", "http://127.0.0.1:8002"),
+        ("10.0.0.7", "http://10.0.0.7:8002"),
+        ("::", "http://[::1]:8002"),
+    ],
+)
+def test_a_container_tells_where_the_box_reaches_it(address: str, url: str) -> None:
+    published = container("ours")
+    published["HostConfig"] = {"PortBindings": {"9/tcp": None, "8000/tcp": [{"HostIp": address, "HostPort": "8002"}]}}
+    assert _box.containers([published, container("none")], "ours")[0]["base_url"] == url
+    assert _box.containers([container("none")], "none")[0]["base_url"] is None
 
 
 def test_a_container_tells_where_its_key_lies() -> None:
