@@ -114,8 +114,8 @@ spark:
     containers:
       description:
         - The containers of this collection, and the one called O(container).
-        - C(model_dir), C(served_model_name), C(draft) (C(repo) and C(commit) of its draft model) and C(patches) (file to sha256) are what one
-          was made from, null and empty when this collection did not make it.
+        - C(model_dir), C(served_model_name), C(draft) (C(repo) and C(commit) of its draft model) and C(patches) (file to sha256) are what
+          one was made from, null and empty when this collection did not make it.
         - C(base_url) is where the box itself reaches it, null when it publishes no port.
         - C(api_key_file) is where the box keeps the API key that it wants of its clients, null when it wants none.
       type: list

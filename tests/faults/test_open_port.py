@@ -8,12 +8,20 @@ import json
 import re
 import secrets
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
-from faults.box import BOX, KEY_FILE, NAME, ROOT, Box, Served
+from faults.box import BOX, KEY_FILE, NAME, NEIGHBOUR, ROOT, Box, Served
 
 KEYS = "/var/lib/dgx-spark/api-keys"
+_KNOCK = """
+import socket, sys, time
+knocking = socket.socket(type=socket.SOCK_DGRAM)
+for _ in range(40):
+    knocking.sendto(b"hello", (sys.argv[1], int(sys.argv[2])))
+    time.sleep(0.2)
+"""
 
 
 @pytest.fixture
@@ -87,10 +95,9 @@ def test_what_is_restored_is_proven_with_the_key_it_had(served: Served) -> None:
 
 def test_a_controller_without_the_fleets_key_makes_no_other(served: Served, tmp_path: Path) -> None:
     file = tmp_path / "elsewhere"
-    for arguments in (["--check"], []):
-        run = served.box.play(api_key_file=str(file), arguments=arguments)
-        assert run.rc != 0
-        run.says(f"What serves on {BOX} wants an API key that was not made here: there is no {file}", "Nothing that serves was touched.")
+    run = served.box.play(api_key_file=str(file))
+    assert run.rc != 0
+    run.says(f"What serves on {BOX} wants an API key that was not made here: there is no {file}", "Nothing that serves was touched.")
     assert not file.exists()
     # To look is another matter.
     verified = served.box.play("verify", api_key_file=str(file))
@@ -119,13 +126,17 @@ def this_machine(box: Box) -> str:
         return str(probe.getsockname()[0])
 
 
+def neighbour_gets_through_by_udp(box: Box, port: int) -> bool:
+    """Does a datagram of the neighbour's reach the box?"""
+    listen = f"import socket; s = socket.socket(type=2); s.bind(('', {port})); s.settimeout(10); print(s.recv(9))"
+    with subprocess.Popen(["docker", "exec", NEIGHBOUR, "python3", "-c", _KNOCK, box.address, str(port)]):
+        return "hello" in box.sh(f'python3 -c "{listen}" || true')
+
+
 def test_where_there_is_a_gateway_only_it_reaches_the_port(served: Served, key: str, tmp_path: Path) -> None:
     box, inventory = served.box, tmp_path / "gateway.yml"
     inventory.write_text(f"gateway: {{hosts: {{front: {{ansible_host: {this_machine(box)}}}}}}}\n")
     with_gateway = ["-i", str(inventory)]
-    check = box.play(arguments=[*with_gateway, "--check", "--diff"])
-    assert check.rc == 0, check.output[-4000:]
-    assert box.for_neighbour("/health") == 200
 
     for changed in (True, False):
         run = box.play(arguments=with_gateway)
@@ -133,6 +144,7 @@ def test_where_there_is_a_gateway_only_it_reaches_the_port(served: Served, key: 
         assert (f"{BOX} " in run.output, " changed=0 " in run.output) == (True, not changed)
     for path in ("/health", "/metrics", "/v1/models"):
         assert box.for_neighbour(path, key) == 0
+    assert neighbour_gets_through_by_udp(box, 8002)
     served.still_serves()
     assert box.sh("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8002/health") == "200"
 
@@ -146,4 +158,4 @@ def test_where_there_is_a_gateway_only_it_reaches_the_port(served: Served, key: 
 
     assert box.play().rc == 0
     assert box.sh("nft list ruleset | grep -c dgx_spark || true") == "0"
-    assert box.sh("systemctl list-unit-files 'dgx-spark-firewall*' --no-legend") == ""
+    assert box.sh("systemctl list-unit-files 'dgx-spark-firewall*' --no-legend || true") == ""
