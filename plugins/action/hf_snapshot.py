@@ -4,6 +4,8 @@
 
 The box's half runs in its background, and the terminal shows how far it is.
 
+From a bundle it carries the files itself, and asks nobody.
+
 The token ends here: the box's half is called without it.
 """
 
@@ -16,7 +18,10 @@ from typing import Any
 
 from ansible import constants as C  # noqa: N812
 from ansible.utils.display import Display
-from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, SnapshotError, require
+from ansible_collections.dgx.spark.plugins.module_utils._locked import locked_files
+from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, require
+from ansible_collections.dgx.spark.plugins.plugin_utils._bundle import LOCK, BundleError, model_folder, open_bundle
+from ansible_collections.dgx.spark.plugins.plugin_utils._carry import CarryError
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, HubUnavailable, Listing
 from ansible_collections.dgx.spark.plugins.plugin_utils._long_task import Background
 
@@ -37,6 +42,8 @@ class ActionModule(Background):
         token = args.pop("token", None)
         self._host = (task_vars or {}).get("inventory_hostname", "")
         try:
+            if args["bundle"]:
+                return self._from_bundle(args, task_vars or {})
             hub = Hub(args["endpoint"], token, Path(C.DEFAULT_LOCAL_TMP), say=self._say)
             try:
                 listing = hub.listing(args["repo"], args["revision"])
@@ -45,11 +52,34 @@ class ActionModule(Background):
             manifest = listing.manifest
             require(manifest.files, args["files"] or [], f"revision {manifest.revision} (commit {manifest.commit})")
             return self._with_hub(hub, listing, args, task_vars or {})
-        except SnapshotError as exc:
+        except (SnapshotError, BundleError, CarryError, OSError) as exc:
             return {"failed": True, "msg": f"Cannot bring {args['repo']} to {args['dest']}: {exc}", "bytes_fetched": self._fetched}
 
     def _say(self, text: str) -> None:
         display.display(f"{self._host}: {text}")
+
+    def _from_bundle(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Let the box say what it lacks, carry that, and let the box verify it and put it in place."""
+        bundle = open_bundle(Path(args["bundle"]))
+        lock = args["lock"]
+        if not lock:
+            raise SnapshotError(f"what comes from a bundle is judged by a lock: set lock, as {bundle.path / LOCK} has it")
+        found = Manifest(args["repo"], args["revision"], lock["commit"], tuple(locked_files(lock["files"])))
+        manifest = found.to_json()
+        folder = bundle.path / model_folder(found.repo, found.commit)
+        result = self._box(args, task_vars, manifest=manifest)
+        parts = result.pop("parts", {})
+        if result.pop("needed", None) and not result.get("failed") and not self._task.check_mode:
+            manifest["verified"] = result.pop("verified", {})
+            sizes = {file.path: file.size for file in found.files}
+            carrier = self.carrier(task_vars, sum(sizes[path] for path in parts), sum(part["have"] for part in parts.values()))
+            for path, part in parts.items():
+                carrier.push(folder / path, part["path"], part["have"])
+            nothing: dict[str, Any] = {file.path: {} for file in found.files}
+            result = self._box(args, task_vars, manifest=manifest, addresses=json.dumps(nothing))
+            result["bytes_fetched"] = carrier.carried
+        result.pop("verified", None)
+        return result
 
     def _without_hub(self, args: dict[str, Any], task_vars: dict[str, Any], cause: HubUnavailable) -> dict[str, Any]:
         """What is complete on the box in the revision that is asked is good enough."""

@@ -12,10 +12,11 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 try:
     import docker
+    import docker.auth
     import docker.errors
     import docker.types
     import docker.utils
@@ -27,6 +28,8 @@ else:
 
 # Seconds that Docker may take to answer; a stop gets its own time on top. Creating from a large image takes its time.
 _ANSWER = 120
+# An archive of 20 GB is written to the engine's own disk before the first byte of it comes, and read to the last before it says a word.
+_ARCHIVE = 3600
 # On throw-away containers, so that a later run finds those that an interrupted one left.
 RUN_LABEL = "dgx.spark.run"
 
@@ -59,6 +62,16 @@ class RegistryImage:
 
     digest: str
     architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RegistryAccess:
+    """How the engine reaches the registry of an image: what it asks in which order, through which proxies, with which login."""
+
+    repository: str  # by the registry's name of it
+    endpoints: tuple[str, ...]  # http addresses, mirrors first
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    login: tuple[str, str] | None = None  # user and password
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,24 @@ class Engine(Protocol):
     def registry_image(self, reference: str) -> RegistryImage:
         """What the registry has under a name now; nothing is pulled. The engine asks as it would for a pull: its mirrors, its login."""
 
+    def registry_access(self, repository: str) -> RegistryAccess:
+        """How the registry of a repository (a name without tag and digest) is asked for what the engine's API does not give."""
+
+    def size(self, reference: str) -> int:
+        """Bytes of a local image's layers, unpacked; an archive of it has about as many."""
+
+    def root(self) -> str:
+        """The directory of the engine's data."""
+
+    def tag(self, image_id: str, name: str) -> None:
+        """Give a local image one more name."""
+
+    def save(self, name: str) -> Iterator[bytes]:
+        """The archive of a local image, which has it under this name."""
+
+    def load(self, archive: BinaryIO) -> Iterator[Mapping[str, Any]]:
+        """Load an archive: Docker's events while it does."""
+
     def container(self, name: str) -> Container | None: ...
 
     def uses(self) -> list[Use]:
@@ -248,6 +279,55 @@ class DockerEngine:
         # What accompanies an image, such as its provenance, is listed as one for an unknown machine.
         architectures = {entry.get("architecture") or "unknown" for entry in found.get("Platforms") or []} - {"unknown"}
         return RegistryImage(found["Descriptor"]["digest"], tuple(sorted(architectures)))
+
+    def registry_access(self, repository: str) -> RegistryAccess:
+        with _refused(f"say how it reaches the registry of {repository}"):
+            info = self._api.info()
+            host, path = docker.auth.resolve_repository_name(repository)
+            login = docker.auth.load_config().resolve_authconfig(host) or {}
+        known = ((info.get("RegistryConfig") or {}).get("IndexConfigs") or {}).get(host) or {}
+        plain = known.get("Secure") is False or host.partition(":")[0] in ("localhost", "127.0.0.1")
+        official = host == docker.auth.INDEX_NAME
+        own = "https://registry-1.docker.io" if official else f"{'http' if plain else 'https'}://{host}"
+        mirrors = tuple(str(mirror).rstrip("/") for mirror in known.get("Mirrors") or [])
+        proxies = {kind: info[key] for kind, key in (("http", "HttpProxy"), ("https", "HttpsProxy")) if info.get(key)}
+        name, password = login.get("Username") or login.get("username"), login.get("Password") or login.get("password")
+        return RegistryAccess(
+            repository=f"library/{path}" if official and "/" not in path else path,
+            endpoints=(*mirrors, own),
+            proxies=proxies,
+            login=(name, password) if name and password else None,
+        )
+
+    def size(self, reference: str) -> int:
+        with _refused(f"look at image {reference}"):
+            return int(self._api.inspect_image(reference)["Size"])
+
+    def root(self) -> str:
+        with _refused("say where its data lie"):
+            return str(self._api.info()["DockerRootDir"])
+
+    def tag(self, image_id: str, name: str) -> None:
+        repository, tag = docker.utils.parse_repository_tag(name)
+        with _refused(f"give image {image_id} the name {name}"):
+            self._api.tag(image_id, repository, tag)
+
+    def save(self, name: str) -> Iterator[bytes]:
+        with _refused(f"save image {name}"), self._patient():
+            yield from self._api.get_image(name, chunk_size=1024 * 1024)
+
+    def load(self, archive: BinaryIO) -> Iterator[Mapping[str, Any]]:
+        with _refused("load an archive"), self._patient():
+            yield from self._api.load_image(archive, quiet=False)
+
+    @contextlib.contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Wait longer for an answer."""
+        self._api.timeout = _ARCHIVE
+        try:
+            yield
+        finally:
+            self._api.timeout = _ANSWER
 
     def container(self, name: str) -> Container | None:
         with _refused(f"look at {name}"):

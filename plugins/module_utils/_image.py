@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Engine, LocalImage
+from ansible_collections.dgx.spark.plugins.module_utils._loaded import is_proven
 from ansible_collections.dgx.spark.plugins.module_utils._versions import VersionError, satisfies
 
 CACHE_DIR = "/var/lib/dgx-spark/images"
@@ -90,6 +91,11 @@ def pinned(reference: str) -> str:
     return f"{repository(name)}@{digest}" if digest else name
 
 
+def loaded_name(name: str, digest: str) -> str:
+    """The tag under which an image comes in an archive: Docker keeps no digest of it, and the recipe's tag may be another one's here."""
+    return f"{repository(name)}:{digest.replace(':', '-', 1)}"
+
+
 def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[LocalImage, str]:
     """The local image of a reference, checked against its digest when it has one or C(digest) is given; and a name that leads to it.
 
@@ -112,6 +118,10 @@ def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[Loc
     local_by_digest = engine.image(by_digest)
     if local_by_digest is not None:
         return local_by_digest, by_digest
+    own_tag = loaded_name(name, wanted)
+    loaded = engine.image(own_tag)
+    if loaded is not None and is_proven(wanted, loaded.id):
+        return loaded, own_tag
     have = f" (it has {', '.join(local.digests) or 'one without a digest'} under that name)" if local else ""
     raise ImageMissing(f"image {name} with digest {wanted} is not on the box{have}: pull it with 'docker pull {by_digest}'")
 

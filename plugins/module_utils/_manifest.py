@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "stall_timeout": {"type": "int", "default": 60},
     "connections": {"type": "int", "default": 8},
     "lock": {"type": "dict"},
+    "bundle": {"type": "str"},
 }
 
 

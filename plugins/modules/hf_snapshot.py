@@ -82,6 +82,11 @@ options:
       - What the snapshot must be, as P(dgx.spark.locked#filter) gives it. C(commit), and C(files), a mapping of each path to its C(size)
         and its C(sha256) or C(git_sha1). A Hub or a mirror that has anything else is refused, before a byte is fetched.
     type: dict
+  bundle:
+    description:
+      - A directory on the controller that M(dgx.spark.bundle) made. The files come from it over Ansible's own connection, and the Hub is
+        not asked. What they must be says O(lock). Empty asks the Hub.
+    type: str
   manifest:
     description: For the module's action half, which asks the Hub. Not for tasks.
     type: dict
@@ -151,7 +156,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx.spark.plugins.module_utils import _neighbours
+from ansible_collections.dgx.spark.plugins.module_utils import _neighbours, _parts
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing, Patience
 from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, carry_out, wait_for_another
 from ansible_collections.dgx.spark.plugins.module_utils._locked import require_locked
@@ -238,6 +243,8 @@ def main() -> None:
         }
         if any(file.path not in addresses for file in plan.fetch):
             answer |= unfinished
+            if params["bundle"] and not module.check_mode:
+                answer["parts"] = _parts.prepare(params["dest"], plan, beside)
         elif plan.changed and not module.check_mode:
             _neighbours.link(params["dest"], plan, beside)
             limits = Limits(params["connections"], params["timeout"], patience=Patience(silence=params["stall_timeout"]))

@@ -13,6 +13,9 @@ version_added: "0.1.0"
 description:
   - Pulls an image that the box does not have, shows how far it is, and looks into it as M(dgx.spark.vllm_image_info) does.
   - What is there is not pulled again, even if the registry has other bytes under the tag by now. A digest pins the bytes.
+  - With O(bundle) the image comes from a bundle on the controller instead, and no registry is asked. Its archive is carried to the box over
+    Ansible's own connection, goes on where an earlier run was interrupted, and is proven to be the digest's image before it is loaded. As
+    Docker keeps no digest of a loaded image, it is called C(REPOSITORY:sha256-…) on the box.
 author:
   - The dgx.spark maintainers (@dgx-spark)
 requirements:
@@ -41,6 +44,14 @@ options:
       - The number of seconds that a pull may take. One of which nothing comes for two minutes ends at once.
     type: int
     default: 7200
+  bundle:
+    description:
+      - A directory on the controller that M(dgx.spark.bundle) made. O(image) is asked by the digest that a lock names, or by a name that
+        the bundle has. Empty asks the registry.
+    type: str
+  archive:
+    description: For the module's action half, which carries the archive. Not for tasks.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -48,6 +59,11 @@ EXAMPLES = r"""
   dgx.spark.vllm_image:
     image: vllm/vllm-openai:gemma4-cu130
   register: brought
+
+- name: Bring it from a bundle
+  dgx.spark.vllm_image:
+    image: "vllm/vllm-openai:gemma4-cu130@{{ digest }}"
+    bundle: /media/disk/bundle
 
 - name: Exactly these bytes
   dgx.spark.vllm_image:
@@ -60,7 +76,8 @@ image:
   type: dict
   returned: success
 bytes_fetched:
-  description: How many bytes came from the registry, compressed. Layers that the box had already are not fetched.
+  description:
+    - How many bytes came from the registry, compressed, or from the bundle. Layers that the box had already are not fetched.
   type: int
   returned: always
 """
@@ -73,6 +90,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageMissing, find, inspect, pinned, split_digest
+from ansible_collections.dgx.spark.plugins.module_utils._load import Carried, load, prepare
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, explain
 
@@ -105,6 +123,16 @@ def instead(engine: Engine, reference: str) -> str:
         return ""
 
 
+def take(engine: Engine, reference: str, carried: Carried, tell: Callable[[str], None], result: dict[str, Any]) -> bool:
+    """Load an archive that is here. One that is not is asked of the action half, and False is returned. Raises ImageError."""
+    if carried.have < carried.size:
+        prepare(engine, carried)
+        result["needed"] = {"path": carried.path, "have": carried.have}
+        return False
+    load(engine, split_digest(reference)[0], carried, tell)
+    return True
+
+
 def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
     """Look, pull what lacks, look into it; fills C(result) as it goes."""
     params = module.params
@@ -114,7 +142,12 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
         before = find(engine, reference)[0].id
     except ImageMissing:
         result["changed"] = True
-        if not module.check_mode:
+        if params["archive"]:
+            if not module.check_mode and not take(
+                engine, reference, Carried(**params["archive"]), Progress(params["progress_file"]), result
+            ):
+                return
+        elif not module.check_mode:
             result["bytes_fetched"] = pull(engine, reference, params["timeout"], Progress(params["progress_file"]))
     there = not (result["changed"] and module.check_mode)
     if there:
@@ -133,6 +166,8 @@ def main() -> None:
         argument_spec={
             "image": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 7200},
+            "bundle": {"type": "str"},
+            "archive": {"type": "dict"},
             "progress_file": {"type": "path"},
         },
         supports_check_mode=True,

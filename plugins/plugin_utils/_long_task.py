@@ -20,6 +20,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import NotReached, ended, every, wait
+from ansible_collections.dgx.spark.plugins.plugin_utils._carry import Carrier
 
 display = Display()
 # What a job may take beyond its own bounds: to begin, to end, and to write its result.
@@ -57,6 +58,10 @@ class Background(ActionBase):
             message = f"no result within {seconds} s: {words}. Did the box restart? Its record is {job['results_file']} there"
             return {"failed": True, "msg": message}
         return self._end(job, file, task_vars)
+
+    def carrier(self, task_vars: Mapping[str, Any], total: int, done: int = 0) -> Carrier:
+        """What carries so many bytes in all between here and the box, of which some are there."""
+        return Carrier(self, task_vars, self._setting(task_vars), display.display, total, done)
 
     def _begin(self, args: Mapping[str, Any], seconds: int, task_vars: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Start the job: what Ansible says of it, and the path of its progress file on the box."""
