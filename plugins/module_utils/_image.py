@@ -65,7 +65,7 @@ class Contents:
 class ImageInfo:
     """A local image and its contents. C(reference) is a name by which the engine finds these very bytes.
 
-    C(digest) is None for an image that came from no registry.
+    C(digest) is None for an image that came neither from a registry nor in an archive that was proven to have it.
     """
 
     name: str
@@ -94,6 +94,12 @@ def pinned(reference: str) -> str:
 def loaded_name(name: str, digest: str) -> str:
     """The tag under which an image comes in an archive: Docker keeps no digest of it, and the recipe's tag may be another one's here."""
     return f"{repository(name)}:{digest.replace(':', '-', 1)}"
+
+
+def _loaded_digest(name: str, image_id: str) -> str | None:
+    """The digest of an image that came in an archive, by the tag that it came under."""
+    digest = name.rpartition(":")[2].replace("-", ":", 1)
+    return digest if is_proven(digest, image_id) else None
 
 
 def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[LocalImage, str]:
@@ -148,7 +154,7 @@ def inspect(engine: Engine, reference: str, digest: str | None = None, keep: boo
         name=split_digest(reference)[0],
         reference=own_name,
         id=local.id,
-        digest=split_digest(reference)[1] or digest or next(iter(local.digests), None),
+        digest=split_digest(reference)[1] or digest or next(iter(local.digests), None) or _loaded_digest(own_name, local.id),
         architecture=local.architecture,
         entrypoint=local.entrypoint,
         **asdict(contents),

@@ -16,7 +16,7 @@ description:
     bundle is for.
   - The weights are those that the lock names. The images are archives of C(docker save), each with the documents of its registry that
     lead from the digest to its content. Packages come with all that they depend on, as if nothing was installed.
-  - When all is there, every file is read and compared with the lock, and C(SHA256SUMS) is written last. A directory without it is no bundle.
+  - When all is there, every file is read and compared with the lock, and C(SHA256SUMS) is written last. A directory without it is none.
   - What is there already is not fetched again. A file that was interrupted goes on. Packages that are there stay in their versions; remove
     the directory C(packages) to have newer ones.
   - A bundle may have several recipes of one lock. What belongs to no recipe of the lock any more is removed.

@@ -81,7 +81,7 @@ image:
       description: Docker's id of the image.
       type: str
     digest:
-      description: The digest it was pulled by, or V(null) when it came from no registry.
+      description: The digest it was pulled by, or that its bundle was proven to have; V(null) when there is none.
       type: str
     architecture:
       description: The architecture by Docker's name.

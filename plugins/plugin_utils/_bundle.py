@@ -165,8 +165,8 @@ def differences(bundle: Bundle, lock: Document, where: str) -> str | None:
     if other or bundle.lock["toolkit"] != lock["toolkit"]:
         what = _listed(other) if other else "the container toolkit"
         return (
-            f"the bundle {bundle.path} was made for another lock than {where}: they differ in {what}. Make the bundle anew for this lock, or"
-            f" take the bundle's ({LOCK})"
+            f"the bundle {bundle.path} was made for another lock than {where}: they differ in {what}. Make the bundle anew for this lock,"
+            f" or take the bundle's ({LOCK})"
         )
     return None
 

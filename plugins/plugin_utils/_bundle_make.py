@@ -51,7 +51,7 @@ Recipes:  {recipes}
 See that it is whole:   cd {name} && sha256sum --quiet -c SHA256SUMS
 Deploy from it:         ansible-playbook playbooks/gemma4.yml -i INVENTORY -e supply_source=bundle -e bundle_dir=PATH_OF_THIS_DIRECTORY
 
-The controller needs ansible-core, the collection and SSH to the boxes, and the boxes need nothing else: no registry, no Hub, no apt repository.
+The controller needs ansible-core, the collection and SSH to the boxes. The boxes need no registry, no Hub and no apt repository.
 What is deployed is what gemma4.lock.yml says; every box compares every byte with it before it uses it.
 The sha256 of SHA256SUMS stands for all of it: write it down where you made the bundle, and compare it where you use it.
 """
@@ -110,8 +110,8 @@ def lack(path: Path, wanted: Wanted, before: About | None) -> Lack:
     """Compare a directory with what is wanted, by names and sizes. Raises BundleError when it is for something else, OSError."""
     if before and (before.machine, before.release) != (wanted.machine, wanted.release):
         raise BundleError(
-            f"{path} is a bundle for {before.release} on {before.machine}, this box has {wanted.release} on {wanted.machine}: choose another"
-            " directory (bundle_dir)"
+            f"{path} is a bundle for {before.release} on {before.machine}, this box has {wanted.release} on {wanted.machine}: choose"
+            " another directory (bundle_dir)"
         )
     weights = tuple(name for name, file in wanted.weights.items() if not _has(path / name, file.size))
     images = tuple(

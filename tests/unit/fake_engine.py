@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import json
+import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import (
     Container,
@@ -17,6 +20,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_engine import
     EngineError,
     LocalImage,
     Published,
+    RegistryAccess,
     RegistryImage,
     StoredImage,
     Use,
@@ -44,6 +48,8 @@ class FakeEngine:
     deeds: list[str] = field(default_factory=list)
     looks: int = 0
     registry: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # the events of a pull by reference; the last has the vLLM
+    endpoint: str = ""  # of the registry
+    archive: bytes = b""  # what save gives
     tags: dict[str, str] = field(default_factory=dict)  # what the registry has under a name now: a digest
     _ids: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -126,6 +132,34 @@ class FakeEngine:
         if reference not in self.tags:
             raise EngineError(f"Docker refused to ask the registry for {reference}: manifest unknown")
         return RegistryImage(self.tags[reference], ("amd64", "arm64"))
+
+    def registry_access(self, repository: str) -> RegistryAccess:
+        return RegistryAccess(repository, (self.endpoint,))
+
+    def size(self, reference: str) -> int:
+        return 20_000
+
+    def root(self) -> str:
+        return "/"
+
+    def tag(self, image_id: str, name: str) -> None:
+        self._deed(f"tag {name}")
+        self.images[name] = self.images[image_id]
+
+    def save(self, name: str) -> Iterator[bytes]:
+        self._deed(f"save {name}")
+        yield from (self.archive[:10], self.archive[10:])
+
+    def load(self, archive: BinaryIO) -> Iterator[Mapping[str, Any]]:
+        """As Docker's own store: an image is called by the sha256 of its configuration."""
+        self._deed("load")
+        with tarfile.open(fileobj=archive, mode="r:") as tar:
+            entry = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
+            config = tar.extractfile(entry["Config"])
+            image_id = f"sha256:{hashlib.sha256(config.read() if config else b'').hexdigest()}"
+        self.images |= {name: LocalImage(image_id, (), "arm64") for name in (*entry["RepoTags"], image_id)}
+        self.contents[image_id] = {"vllm_version": "0.19.1", "vllm_path": "/vllm", "python": "3.12.11"}
+        yield {"stream": f"Loaded image: {entry['RepoTags'][0]}"}
 
     def container(self, name: str) -> Container | None:
         return self.containers.get(name)

@@ -134,3 +134,13 @@ def test_a_disagreement_is_seen(tmp_path: Path) -> None:
         "demo: demo_must is required and has a default",
         "demo: foreign lacks the prefix demo_",
     ]
+
+
+def test_a_bundle_has_every_package_that_roles_install() -> None:
+    """Those of the toolkit are versioned, and come by their own way."""
+    packages = {
+        name for role in ROLES for key, value in load(role / "defaults/main.yml").items() if key.endswith("_packages") for name in value
+    }
+    found = re.search(r"bundle_packages \| default\((\[.*?\])\)", (ROOT / "playbooks/bundle.yml").read_text())
+    assert found
+    assert set(yaml.safe_load(found[1])) == packages

@@ -75,3 +75,59 @@ def test_by_itself_it_knows_only_what_is_there(tmp_path: Path, capsys: pytest.Ca
     result = run_module(hf_snapshot.main, capsys, repo=REPO, dest=str(tmp_path))
     assert result["failed"]
     assert f"org/model at main is not in {tmp_path} (there is no readable .dgx-spark-snapshot.json" in result["msg"]
+
+
+def from_bundle(dest: Path) -> dict[str, Any]:
+    """What the action half says of a bundle whose only file has this content."""
+    told = manifest(dest)
+    told["files"][0] |= {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
+    return {"repo": REPO, "dest": str(dest), "bundle": "/media/disk/bundle", "manifest": told}
+
+
+def test_from_a_bundle_it_says_where_the_parts_go_and_puts_in_place_what_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dest = tmp_path / "d"
+    asked = run_module(hf_snapshot.main, capsys, check=True, **from_bundle(dest))
+    assert (asked["needed"], "parts" in asked, dest.exists()) == (["x.bin"], False, False)
+
+    part = Path(run_module(hf_snapshot.main, capsys, **from_bundle(dest))["parts"]["x.bin"]["path"])
+    part.write_bytes(b"wei")
+    assert run_module(hf_snapshot.main, capsys, **from_bundle(dest))["parts"] == {"x.bin": {"path": str(part), "have": 3}}
+    part.write_bytes(b"weights")
+    ready = run_module(hf_snapshot.main, capsys, **from_bundle(dest))
+    assert (ready["needed"], ready["parts"]) == (["x.bin"], {})
+    done = run_module(hf_snapshot.main, capsys, **from_bundle(dest), addresses='{"x.bin": {}}')
+    assert (done["changed"], (dest / "x.bin").read_bytes(), part.exists()) == (True, b"weights", False)
+    assert not run_module(hf_snapshot.main, capsys, **from_bundle(dest))["changed"]
+
+
+def test_from_a_bundle_wrong_bytes_are_refused_and_brought_again_the_next_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dest = tmp_path / "d"
+    part = Path(run_module(hf_snapshot.main, capsys, **from_bundle(dest))["parts"]["x.bin"]["path"])
+    part.write_bytes(b"Weights")
+    result = run_module(hf_snapshot.main, capsys, **from_bundle(dest), addresses='{"x.bin": {}}')
+    assert result["failed"]
+    assert "x.bin came wrong from the controller" in result["msg"]
+    assert not (dest / "x.bin").exists()
+    assert run_module(hf_snapshot.main, capsys, **from_bundle(dest))["parts"]["x.bin"]["have"] == 0
+
+
+def test_from_a_bundle_a_part_of_aria2_is_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dest = tmp_path / "d"
+    part = Path(run_module(hf_snapshot.main, capsys, **from_bundle(dest))["parts"]["x.bin"]["path"])
+    part.write_bytes(b"we\0\0\0ts")  # it has the whole length, and holes
+    Path(f"{part}.aria2").write_bytes(b"record")
+    assert run_module(hf_snapshot.main, capsys, **from_bundle(dest))["parts"]["x.bin"]["have"] == 0
+    assert not part.exists()
+
+
+def test_from_a_bundle_what_a_neighbour_has_is_linked_and_not_brought(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    neighbour, dest = tmp_path / "a", tmp_path / "b"
+    neighbour.mkdir()
+    (neighbour / "x.bin").write_bytes(b"weights")
+    told = from_bundle(neighbour)
+    done = run_module(hf_snapshot.main, capsys, **told)
+    assert done["changed"]
+    answer = run_module(hf_snapshot.main, capsys, **from_bundle(dest))
+    assert (answer["needed"], answer["parts"]) == (["x.bin"], {})
+    run_module(hf_snapshot.main, capsys, **from_bundle(dest), addresses='{"x.bin": {}}')
+    assert (dest / "x.bin").stat().st_ino == (neighbour / "x.bin").stat().st_ino

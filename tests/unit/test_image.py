@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.dgx.spark.plugins.module_utils import _image
+from ansible_collections.dgx.spark.plugins.module_utils import _image, _loaded
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Ended
 from ansible_collections.dgx.spark.plugins.module_utils._image import Contents, ImageError, ImageMissing, check_version, find, inspect
 from unit.fake_engine import FakeEngine
@@ -170,3 +170,23 @@ def test_an_image_without_vllm_is_refused(engine: FakeEngine, tmp_path: Path) ->
     engine.add_image("ubuntu:24.04", None)
     with pytest.raises(ImageError, match=r"image ubuntu:24.04 contains no vLLM"):
         check_version(inspect(engine, "ubuntu:24.04", cache_dir=str(tmp_path)), "")
+
+
+def test_an_image_that_came_in_an_archive_is_found_by_the_digest_that_it_was_proven_to_have(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_loaded, "DIRECTORY", str(tmp_path / "loaded"))
+    tag = f"vllm/vllm-openai:{OTHER.replace(':', '-')}"
+    image_id = engine.add_image(tag, "0.20.2")
+    with pytest.raises(ImageMissing):  # whoever tags an image proves nothing
+        find(engine, f"{NAME}@{OTHER}")
+    _loaded.remember(OTHER, image_id)
+    assert find(engine, f"{NAME}@{OTHER}") == (engine.images[tag], tag)
+    # And it says which it is when it is asked by the name that a container has it by.
+    assert inspect(engine, tag, keep=False).digest == OTHER
+    assert inspect(engine, NAME, keep=False).digest == DIGEST
+
+    engine.add_image(tag, "0.19.1")  # another image under that tag
+    with pytest.raises(ImageMissing):
+        find(engine, f"{NAME}@{OTHER}")
+    assert inspect(engine, tag, keep=False).digest is None

@@ -2,16 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dgx.spark.plugins.module_utils import _image
+from ansible_collections.dgx.spark.plugins.module_utils import _image, _load, _loaded
 from ansible_collections.dgx.spark.plugins.module_utils._image import pinned
 from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, explain
 from ansible_collections.dgx.spark.plugins.modules import vllm_image
 from unit.fake_engine import FakeEngine
 from unit.run_module import run_module
+from unit.saved_image import SavedImage
 
 NAME = "vllm/vllm-openai:gemma4-cu130"
 DIGEST = "sha256:" + "d" * 64
@@ -122,3 +124,76 @@ def test_a_pull_says_how_far_it_is() -> None:
 def test_dockers_words_come_with_what_to_do(error: str, words: str) -> None:
     assert explain(error).startswith(error)
     assert words in explain(error)
+
+
+@pytest.fixture
+def carried(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SavedImage:
+    """An image of a bundle, and a box to which its archive comes."""
+    monkeypatch.setattr(_load, "DIRECTORY", str(tmp_path / "bundle"))
+    monkeypatch.setattr(_loaded, "DIRECTORY", str(tmp_path / "loaded"))
+    return SavedImage()
+
+
+def told(image: SavedImage) -> dict[str, Any]:
+    """What the action half says of an archive."""
+    content = image.archive()
+    archive = {"digest": image.digest, "documents": image.documents, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"image": f"{NAME}@{image.digest}", "bundle": "/media/disk/bundle", "archive": archive}
+
+
+def test_an_archive_is_asked_for_continued_proven_and_loaded_once(
+    engine: FakeEngine, carried: SavedImage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = told(carried)
+    would = run_module(vllm_image.main, capsys, check=True, **arguments)
+    assert (would["changed"], would["image"], "needed" in would, engine.deeds) == (True, None, False, [])
+
+    asked = run_module(vllm_image.main, capsys, **arguments)
+    part = Path(asked["needed"]["path"])
+    assert (asked["needed"]["have"], part.parent.is_dir(), engine.deeds) == (0, True, [])
+    part.write_bytes(carried.archive()[:100])
+    assert run_module(vllm_image.main, capsys, **arguments)["needed"]["have"] == 100
+
+    part.write_bytes(carried.archive())
+    made = run_module(vllm_image.main, capsys, **arguments)
+    assert (made["changed"], made["image"]["id"], made["image"]["digest"]) == (True, carried.id, carried.digest)
+    assert made["image"]["reference"] == carried.tag
+    assert not part.exists()
+    again = run_module(vllm_image.main, capsys, **arguments)
+    assert (again["changed"], again["image"], engine.deeds) == (False, made["image"], ["load"])
+
+
+def test_an_archive_of_another_image_is_removed_and_never_reaches_docker(
+    engine: FakeEngine, carried: SavedImage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carried.layers = (carried.layers[0], b"a back door")
+    arguments = told(carried)
+    part = Path(run_module(vllm_image.main, capsys, **arguments)["needed"]["path"])
+    part.write_bytes(carried.archive())
+    result = run_module(vllm_image.main, capsys, **arguments)
+    assert result["failed"]
+    assert f"the bundle's archive of {NAME} is not the image {carried.digest}: its layer 2 is sha256:" in result["msg"]
+    assert (part.exists(), engine.deeds) == (False, [])
+
+
+def test_documents_that_do_not_lead_to_the_digest_load_nothing(
+    engine: FakeEngine, carried: SavedImage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = told(carried)
+    arguments["archive"]["documents"] = {carried.digest: "{}"}
+    Path(run_module(vllm_image.main, capsys, **arguments)["needed"]["path"]).write_bytes(carried.archive())
+    result = run_module(vllm_image.main, capsys, **arguments)
+    assert result["failed"]
+    assert f"the document that is called {carried.digest} is sha256:" in result["msg"]
+    assert engine.deeds == []
+
+
+def test_no_room_for_an_archive_is_said_before_it_comes(
+    engine: FakeEngine, carried: SavedImage, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = told(carried)
+    arguments["archive"]["size"] = 10**18
+    result = run_module(vllm_image.main, capsys, **arguments)
+    assert result["failed"]
+    assert "the image needs " in result["msg"]
+    assert "Nothing was copied" in result["msg"]
