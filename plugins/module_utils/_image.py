@@ -16,7 +16,7 @@ from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Engine, LocalImage
-from ansible_collections.dgx.spark.plugins.module_utils._loaded import is_proven
+from ansible_collections.dgx.spark.plugins.module_utils._loaded import is_proven, proven_digest
 from ansible_collections.dgx.spark.plugins.module_utils._versions import VersionError, satisfies
 
 CACHE_DIR = "/var/lib/dgx-spark/images"
@@ -96,12 +96,6 @@ def loaded_name(name: str, digest: str) -> str:
     return f"{repository(name)}:{digest.replace(':', '-', 1)}"
 
 
-def _loaded_digest(name: str, image_id: str) -> str | None:
-    """The digest of an image that came in an archive, by the tag that it came under."""
-    digest = name.rpartition(":")[2].replace("-", ":", 1)
-    return digest if is_proven(digest, image_id) else None
-
-
 def find(engine: Engine, reference: str, digest: str | None = None) -> tuple[LocalImage, str]:
     """The local image of a reference, checked against its digest when it has one or C(digest) is given; and a name that leads to it.
 
@@ -154,7 +148,7 @@ def inspect(engine: Engine, reference: str, digest: str | None = None, keep: boo
         name=split_digest(reference)[0],
         reference=own_name,
         id=local.id,
-        digest=split_digest(reference)[1] or digest or next(iter(local.digests), None) or _loaded_digest(own_name, local.id),
+        digest=split_digest(reference)[1] or digest or next(iter(local.digests), None) or proven_digest(local.id),
         architecture=local.architecture,
         entrypoint=local.entrypoint,
         **asdict(contents),

@@ -34,5 +34,14 @@ def is_proven(digest: str, image_id: str) -> bool:
         return False
 
 
+def proven_digest(image_id: str) -> str | None:
+    """A digest that the image with this id was proven to have; None when there is none."""
+    try:
+        known = [f"sha256:{name.removesuffix('.json')}" for name in sorted(os.listdir(DIRECTORY)) if name.endswith(".json")]
+    except OSError:
+        return None
+    return next((digest for digest in known if is_proven(digest, image_id)), None)
+
+
 def _record(digest: str) -> str:
     return os.path.join(DIRECTORY, f"{digest.partition(':')[2]}.json")

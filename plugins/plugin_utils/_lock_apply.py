@@ -12,7 +12,10 @@ from typing import Any
 from ansible_collections.dgx.spark.plugins.module_utils._locked import fingerprint, locked_files
 from ansible_collections.dgx.spark.plugins.plugin_utils._lock import CHECKPOINTS, Document, LockError
 
-REMEDY = "If the change is meant, renew the lock with playbooks/lock.yml; -e lock_file= runs without it"
+REMEDY = (
+    "If the change is meant, renew the lock with playbooks/lock.yml, and the bundle that it lies in with playbooks/bundle.yml;"
+    " -e lock_file= runs without a lock beside the inventory"
+)
 
 
 def hold(recipe: Mapping[str, Any], lock: Document, path: str) -> dict[str, Any]:

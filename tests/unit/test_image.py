@@ -182,8 +182,8 @@ def test_an_image_that_came_in_an_archive_is_found_by_the_digest_that_it_was_pro
         find(engine, f"{NAME}@{OTHER}")
     _loaded.remember(OTHER, image_id)
     assert find(engine, f"{NAME}@{OTHER}") == (engine.images[tag], tag)
-    # And it says which it is when it is asked by the name that a container has it by.
-    assert inspect(engine, tag, keep=False).digest == OTHER
+    # And it says which it is when it is asked by the id that a container has.
+    assert inspect(engine, image_id, keep=False).digest == OTHER
     assert inspect(engine, NAME, keep=False).digest == DIGEST
 
     engine.add_image(tag, "0.19.1")  # another image under that tag

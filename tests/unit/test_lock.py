@@ -348,7 +348,7 @@ def test_what_contradicts_the_lock_is_refused_with_both_values_and_the_remedy(
         hold(recipe(**overrides), lock, PATH)
     assert words in str(error.value)
     assert f"{PATH} was not written for this" in str(error.value)
-    assert "renew the lock with playbooks/lock.yml; -e lock_file= runs without it" in str(error.value)
+    assert "renew the lock with playbooks/lock.yml, and the bundle that it lies in with playbooks/bundle.yml" in str(error.value)
 
 
 @pytest.mark.parametrize(
