@@ -51,7 +51,8 @@ class Archive:
         if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
             raise ArchiveError("it is not the archive of one image")
         entry = listed[0]
-        if entry.get("RepoTags") != [name]:
+        # Some engines write the registry's name before it, where it is Docker Hub's.
+        if [_familiar(str(tag)) for tag in entry.get("RepoTags") or []] != [_familiar(name)]:
             raise ArchiveError(f"it would be loaded as {entry.get('RepoTags')} and not as {name}")
         config = self._read(str(entry.get("Config")))
         if digest_of(config) != chain.config:
@@ -113,6 +114,10 @@ class Archive:
                 self._count(len(block))
             self._hashes[member.offset_data] = f"sha256:{sha256.hexdigest()}"
         return self._hashes[member.offset_data]
+
+
+def _familiar(name: str) -> str:
+    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
 def _parsed(content: bytes, what: str) -> Any:

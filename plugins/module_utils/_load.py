@@ -49,6 +49,10 @@ class Carried:
 def prepare(engine: Engine, carried: Carried) -> None:
     """The archive may come: its directory is there, and there is room for it and for what is made of it. Raises ImageError, OSError."""
     os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
+    for entry in list(os.scandir(DIRECTORY)):
+        # Of a bundle that is another one by now.
+        if entry.name.endswith(".tar") and entry.path != carried.path:
+            os.unlink(entry.path)
     root = engine.root()
     # While Docker loads an archive it unpacks it beside its layers.
     needs = {DIRECTORY: carried.size - carried.have, root: 2 * carried.size}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from faults.box import ROOT, Box, Run
+from faults.box import BOX, ROOT, Box, Run
 from faults.test_way_back import changed
 from sim.names import GATEWAY
 
@@ -55,6 +55,9 @@ class Bundle:
 
     def sums(self) -> str:
         return (self.path / "SHA256SUMS").read_text()
+
+    def sha256(self, path: Path) -> str:
+        return next(line.split()[0] for line in self.sums().splitlines() if line.endswith(f"  {path.relative_to(self.path)}"))
 
     def weights(self) -> Path:
         return next(self.path.glob(f"models/*/*/*/{WEIGHTS}"))
@@ -124,8 +127,16 @@ def test_a_box_without_a_network_is_deployed_and_proven_from_a_bundle(bundle: Bu
     assert check.rc == 0, check.output[-6000:]
     assert alone.sh("ls /srv/models /var/lib/dgx-spark 2>/dev/null || true") == ""
 
-    run = bundle.deploy()
+    # What an interrupted run left of the image.
+    archive = bundle.path / "images" / bundle.digest().partition(":")[2] / "image.tar"
+    sha256, size = bundle.sha256(archive), archive.stat().st_size
+    staging = f"/var/lib/dgx-spark/bundle/{sha256}.tar"
+    alone.sh("mkdir -p /var/lib/dgx-spark/bundle")
+    subprocess.run(["docker", "exec", "-i", BOX, "dd", f"of={staging}"], input=archive.read_bytes()[: size // 2], check=True)
+
+    run = bundle.deploy(arguments=["-v"])
     assert run.rc == 0, run.output[-6000:]
+    run.says(f"bytes_fetched: {size - size // 2}")
     assert "Paris" in alone.answer()
     evidence = json.loads(alone.sh("cat /var/lib/dgx-spark/evidence/gemma4-nvfp4.json"))
     assert (evidence["verdict"], evidence["image"]["digest"]) == ("proven", bundle.digest())

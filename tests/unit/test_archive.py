@@ -58,6 +58,11 @@ def test_another_name_is_refused(tmp_path: Path) -> None:
     assert "it would be loaded as ['vllm/x:1']" in refusal(dataclasses.replace(image, tag="vllm/x:1"), tmp_path, image.tag)
 
 
+def test_docker_hub_may_be_written_out(tmp_path: Path) -> None:
+    image = SavedImage()
+    assert refusal(dataclasses.replace(image, tag=f"docker.io/{image.tag}"), tmp_path, image.tag) == ""
+
+
 def oci(image: SavedImage, manifest: bytes, *blobs: bytes) -> SavedImage:
     """With OCI's form beside Docker's own."""
     image.more = {"index.json": text({"manifests": [{"digest": digest_of(manifest)}]}), **dict(map(blob, (manifest, *blobs)))}

@@ -151,8 +151,11 @@ def test_an_archive_is_asked_for_continued_proven_and_loaded_once(
     asked = run_module(vllm_image.main, capsys, **arguments)
     part = Path(asked["needed"]["path"])
     assert (asked["needed"]["have"], part.parent.is_dir(), engine.deeds) == (0, True, [])
+    older = part.with_name("older.tar")
+    older.write_bytes(b"of another bundle, and never ended")
     part.write_bytes(carried.archive()[:100])
     assert run_module(vllm_image.main, capsys, **arguments)["needed"]["have"] == 100
+    assert not older.exists()
 
     part.write_bytes(carried.archive())
     made = run_module(vllm_image.main, capsys, **arguments)
