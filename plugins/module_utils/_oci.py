@@ -36,10 +36,14 @@ class Chain:
     layers: tuple[str, ...]
 
 
+def architecture(machine: str) -> str:
+    """Docker's name of an architecture that the kernel calls C(machine)."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
 def here() -> str:
     """The architecture of this machine, by Docker's name."""
-    machine = os.uname().machine
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    return architecture(os.uname().machine)
 
 
 def digest_of(content: bytes) -> str:

@@ -116,10 +116,9 @@ class Bundle:
 
     def documents(self, digest: str) -> dict[str, str]:
         """Digest → text of what leads from a digest to the content of its archive. Raises BundleError, OSError."""
-        folder = self.path / image_folder(digest)
         if f"{image_folder(digest)}/{ARCHIVE}" not in self.about.files:
             raise BundleError(f"the bundle {self.path} has no image {digest}. {REMEDY}")
-        return {f"sha256:{file.stem}": file.read_bytes().decode("utf-8", "replace") for file in sorted(folder.glob("*.json"))}
+        return read_documents(self.path / image_folder(digest))
 
     def archive(self, digest: str) -> Path:
         return self.path / image_folder(digest) / ARCHIVE
@@ -156,6 +155,11 @@ def read_sums(path: Path) -> dict[str, str]:
     """Path → sha256 of a bundle's SHA256SUMS. Raises OSError."""
     lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
     return {name: sha256 for sha256, _space, name in (line.partition("  ") for line in lines) if name}
+
+
+def read_documents(folder: Path) -> dict[str, str]:
+    """Digest → text of the registry's documents beside an archive. Raises OSError."""
+    return {f"sha256:{file.stem}": file.read_bytes().decode("utf-8", "replace") for file in sorted(folder.glob("*.json"))}
 
 
 def differences(bundle: Bundle, lock: Document, where: str) -> str | None:

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_f
 from ansible_collections.dgx.spark.plugins.module_utils._image import loaded_name
 from ansible_collections.dgx.spark.plugins.module_utils._locked import locked_files
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import RepoFile
-from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError, follow
+from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError, architecture, follow
 from ansible_collections.dgx.spark.plugins.module_utils._pace import amount
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import digests, existing
 from ansible_collections.dgx.spark.plugins.plugin_utils._bundle import (
@@ -34,13 +34,11 @@ from ansible_collections.dgx.spark.plugins.plugin_utils._bundle import (
     about_from,
     image_folder,
     model_folder,
-    read_sums,
+    read_documents,
     sha256_of,
 )
 from ansible_collections.dgx.spark.plugins.plugin_utils._lock import Document
 
-# Docker's names of the kernel's architectures.
-DOCKER = {"x86_64": "amd64", "aarch64": "arm64"}
 ROOM_FOR_PACKAGES = 500_000_000  # bytes; they have a tenth of it
 TEXT = """\
 A bundle of the Ansible collection dgx.spark: all bytes of a deployment, for boxes without a network.
@@ -90,9 +88,7 @@ class Wanted:
     @property
     def weights(self) -> dict[str, RepoFile]:
         """Path in the bundle → file of the repository."""
-        model = self.lock["recipes"][self.recipe]["model"]
-        folder = model_folder(model["repo"], model["commit"])
-        return {f"{folder}/{file.path}": file for file in locked_files(model["files"])}
+        return _weights(self.lock["recipes"][self.recipe])
 
 
 @dataclass(frozen=True)
@@ -114,17 +110,19 @@ def lack(path: Path, wanted: Wanted, before: About | None) -> Lack:
             " another directory (bundle_dir)"
         )
     weights = tuple(name for name, file in wanted.weights.items() if not _has(path / name, file.size))
-    images = tuple(
-        image for image in wanted.images if not (path / image.archive).is_file() or not list((path / image.archive).parent.glob("*.json"))
-    )
-    packages = before is None or before.requested != wanted.requested or not (path / PACKAGES / "Packages").is_file()
+    images = tuple(image for image in wanted.images if not _complete(path / image.archive))
+    packages = before is None or before.requested != wanted.requested or not _has_packages(path, before)
     reasons = [f"{name} is missing" for name in weights]
     reasons += [f"the image {image.name} is missing" for image in images]
     reasons += ["the packages are missing, or others are asked"] if packages else []
     if not reasons:
         reasons += [] if (path / SUMS).is_file() and before and wanted.recipe in before.recipes else [f"{SUMS} is missing"]
         reasons += [] if _text(path / LOCK) == wanted.lock_text else ["the lock is another one"]
-        reasons += [] if not before or dict(before.images) == _extra(wanted) else ["the images beside the recipes' are others"]
+        reasons += (
+            []
+            if not before or dict(before.images) == {image.name: image.digest for image in wanted.extra}
+            else ["the images beside the recipes' are others"]
+        )
     room = sum(_rest(path / name, wanted.weights[name].size) for name in weights) + sum(image.size for image in images)
     return Lack(weights, images, packages, tuple(reasons), room + (ROOM_FOR_PACKAGES if packages else 0))
 
@@ -172,46 +170,39 @@ def forget_packages(path: Path) -> None:
 def finish(path: Path, wanted: Wanted, before: About | None, tell: Callable[[str, int], None] = lambda path, count: None) -> str:
     """Compare every file with the lock, remove what belongs to nothing, write what describes it, and SHA256SUMS last.
 
-    A file that is wrong is removed, so that the next run fetches it again. Returns what has changed of the description, empty when nothing
-    has. Raises BundleError, OSError.
+    What is wrong is removed, so that the next run fetches it again. Returns what has changed of the description, empty when nothing has.
+    Raises BundleError, OSError.
     """
-    sums, wrong = {}, []
-    for name, file in wanted.weights.items():
-        found = digests(str(path / name), file.git_sha1 is not None, functools.partial(tell, name))
-        sums[name] = found.sha256
-        if not found.match(file) or (path / name).stat().st_size != file.size:
-            wrong.append(name)
-    own = [*sums, *_image_files(path, wanted.image)]
-    for image in wanted.images:
-        sums |= {name: sha256_of(path / name, functools.partial(tell, name)) for name in _image_files(path, image)}
-        if why := _wrong_image(path, image, wanted.machine):
-            wrong.append(f"{image.archive} ({why})")
-    for file_path in sorted((path / PACKAGES).iterdir()):
-        sums[f"{PACKAGES}/{file_path.name}"] = sha256_of(file_path)
-    wrong += _wrong_packages(path, sums)
+    entries = {name: wanted.lock["recipes"][name] for name in sorted({wanted.recipe, *_kept(path, wanted, before)})}
+    sums: dict[str, str] = {}
+    wrong: dict[str, str] = {}  # path of what is removed → why
+    recipes: dict[str, tuple[str, ...]] = {}
+    for name, entry in entries.items():
+        image = Image(entry["image"]["name"], entry["image"]["digest"], 0)
+        recipes[name] = (*_weights(entry), *_image_files(path, image))
+        for file_path, file in _weights(entry).items():
+            found = digests(str(path / file_path), file.git_sha1 is not None, functools.partial(tell, file_path))
+            sums[file_path] = found.sha256
+            if not found.match(file):
+                wrong[file_path] = "it is not the file of the lock"
+        _look_at_image(path, image, wanted.machine, sums, wrong, tell)
+    for image in wanted.extra:
+        _look_at_image(path, image, wanted.machine, sums, wrong, tell)
+    sums |= {f"{PACKAGES}/{file.name}": sha256_of(file) for file in sorted((path / PACKAGES).iterdir())}
+    if bad := _wrong_packages(path, sums):
+        wrong[PACKAGES] = f"{bad[0]} is not what its index says"
     if wrong:
-        for name in wrong:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path / name.partition(" ")[0])
-        raise BundleError(f"{', '.join(wrong)} came in other bytes than the lock names, and was removed. Run again, it is fetched again")
-    kept = _kept(wanted, before, sums.keys(), path)
-    known = read_sums(path) if (path / SUMS).is_file() else {}
-    for name in {name for paths in kept.values() for name in paths} - sums.keys():
-        sums[name] = known.get(name) or sha256_of(path / name)
-    about = About(
-        wanted.machine,
-        wanted.release,
-        wanted.requested,
-        _extra(wanted),
-        {**kept, wanted.recipe: tuple(sorted(own))},
-        {name: (path / name).stat().st_size for name in sorted(sums)},
-    )
+        _remove(path, wrong)
+        why = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
+        raise BundleError(f"{path} is no bundle: {why}. It was removed; run again, it is fetched again")
+    files = {name: (path / name).stat().st_size for name in sorted(sums)}
+    about = About(wanted.machine, wanted.release, wanted.requested, {image.name: image.digest for image in wanted.extra}, recipes, files)
     _remove_others(path, set(sums))
-    recipes = ", ".join(sorted(about.recipes))
+    listed = ", ".join(about.recipes)
     texts = {
         LOCK: wanted.lock_text,
         ABOUT: about.to_json(),
-        README: TEXT.format(release=about.release, machine=about.machine, recipes=recipes, name=path.absolute().name),
+        README: TEXT.format(release=about.release, machine=about.machine, recipes=listed, name=path.absolute().name),
     }
     for name, text in texts.items():
         if _text(path / name) != text:
@@ -224,21 +215,27 @@ def finish(path: Path, wanted: Wanted, before: About | None, tell: Callable[[str
     return listing
 
 
+def _weights(entry: Mapping[str, Any]) -> dict[str, RepoFile]:
+    """Path in a bundle → file of the repository, of a lock's entry."""
+    folder = model_folder(entry["model"]["repo"], entry["model"]["commit"])
+    return {f"{folder}/{file.path}": file for file in locked_files(entry["model"]["files"])}
+
+
 def _image_files(path: Path, image: Image) -> list[str]:
-    folder = (path / image.archive).parent
-    return [image.archive, *(f"{image_folder(image.digest)}/{file.name}" for file in sorted(folder.glob("*.json")))]
+    folder = image_folder(image.digest)
+    return [image.archive, *(f"{folder}/{file.name}" for file in sorted((path / folder).glob("*.json")))]
 
 
-def _wrong_image(path: Path, image: Image, machine: str) -> str:
-    documents = {
-        f"sha256:{file.stem}": file.read_bytes().decode("utf-8", "replace") for file in (path / image.archive).parent.glob("*.json")
-    }
+def _look_at_image(
+    path: Path, image: Image, machine: str, sums: dict[str, str], wrong: dict[str, str], tell: Callable[[str, int], None]
+) -> None:
+    """Adds the image's files to C(sums), and what is wrong with it to C(wrong). Raises OSError."""
+    sums |= {name: sha256_of(path / name, functools.partial(tell, name)) for name in _image_files(path, image)}
     try:
-        chain = follow(image.digest, documents, DOCKER.get(machine, machine))
+        chain = follow(image.digest, read_documents(path / image_folder(image.digest)), architecture(machine))
         _archive.check(str(path / image.archive), chain, loaded_name(image.name, image.digest))
     except (ChainError, _archive.ArchiveError) as exc:
-        return str(exc)
-    return ""
+        wrong[image_folder(image.digest)] = f"{image.name} is not {image.digest} ({exc})"
 
 
 def _wrong_packages(path: Path, sums: Mapping[str, str]) -> list[str]:
@@ -252,17 +249,25 @@ def _wrong_packages(path: Path, sums: Mapping[str, str]) -> list[str]:
     return sorted(name for name in have.keys() | listed.keys() if have.get(name) != listed.get(name))
 
 
-def _kept(wanted: Wanted, before: About | None, own: Any, path: Path) -> dict[str, tuple[str, ...]]:
-    """Other recipes of the bundle that the lock still has as they were bundled."""
-    kept: dict[str, tuple[str, ...]] = {}
-    for name, paths in (before.recipes if before else {}).items():
-        entry = wanted.lock["recipes"].get(name)
-        if name == wanted.recipe or entry is None:
-            continue
-        folders = (f"{model_folder(entry['model']['repo'], entry['model']['commit'])}/", f"{image_folder(entry['image']['digest'])}/")
-        if all(file.startswith(folders) and (path / file).is_file() for file in paths):
-            kept[name] = paths
-    return kept
+def _kept(path: Path, wanted: Wanted, before: About | None) -> list[str]:
+    """Other recipes of the bundle that the lock still has, and whose files are all there."""
+    known = [name for name in (before.recipes if before else ()) if name in wanted.lock["recipes"]]
+    entries = {name: wanted.lock["recipes"][name] for name in known}
+    return [
+        name
+        for name, entry in entries.items()
+        if all(_has(path / file_path, file.size) for file_path, file in _weights(entry).items())
+        and _complete(path / image_folder(entry["image"]["digest"]) / ARCHIVE)
+    ]
+
+
+def _remove(path: Path, names: Iterable[str]) -> None:
+    """Raises OSError."""
+    for name in names:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            os.unlink(path / name)
 
 
 def _remove_others(path: Path, keep: set[str]) -> None:
@@ -277,10 +282,6 @@ def _remove_others(path: Path, keep: set[str]) -> None:
                     os.rmdir(Path(folder) / name)
 
 
-def _extra(wanted: Wanted) -> dict[str, str]:
-    return {image.name: image.digest for image in wanted.extra}
-
-
 def _has(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
@@ -288,6 +289,12 @@ def _has(path: Path, size: int) -> bool:
 def _complete(archive: Path) -> bool:
     """Is an archive there, and the documents beside it?"""
     return archive.is_file() and any(archive.parent.glob("*.json"))
+
+
+def _has_packages(path: Path, before: About) -> bool:
+    """Are all the packages there that an earlier run listed?"""
+    listed = {name: size for name, size in before.files.items() if name.startswith(f"{PACKAGES}/")}
+    return bool(listed) and all(_has(path / name, size) for name, size in listed.items())
 
 
 def _rest(path: Path, size: int) -> int:

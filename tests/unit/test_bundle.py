@@ -133,23 +133,45 @@ def test_what_an_interrupted_run_left_is_no_bundle_and_is_taken_up(maker: Maker)
     assert maker.text() == sums
 
 
-@pytest.mark.parametrize("path", [f"models/{REPO}/{COMMIT}/sub/weights.safetensors", "packages/a.deb"])
-def test_a_file_that_came_wrong_is_removed_and_named_and_there_is_no_bundle(maker: Maker, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "removed", "why"),
+    [
+        (
+            f"models/{REPO}/{COMMIT}/sub/weights.safetensors",
+            f"models/{REPO}/{COMMIT}/sub/weights.safetensors",
+            "it is not the file of the lock",
+        ),
+        ("packages/a.deb", "packages", "packages/a.deb is not what its index says"),
+        ("images/DIGEST/image.tar", "images/DIGEST", "(its layer 1 is sha256:"),
+        ("images/DIGEST/DIGEST.json", "images/DIGEST", "(the document that is called sha256:"),
+    ],
+)
+def test_what_came_wrong_is_removed_and_named_and_the_next_run_mends_it(maker: Maker, path: str, removed: str, why: str) -> None:
     maker.run()
-    (maker.path / "SHA256SUMS").unlink()
+    sums = maker.text()
+    path, removed = (text.replace("DIGEST", maker.image.digest.partition(":")[2]) for text in (path, removed))
     content = (maker.path / path).read_bytes()
-    (maker.path / path).write_bytes(b"W" + content[1:])
-    with pytest.raises(BundleError, match=rf"{path} came in other bytes than the lock names, and was removed\. Run again"):
+    flipped = content.replace(b"the first layer", b"the First layer") if path.endswith(".tar") else b"W" + content[1:]
+    (maker.path / path).write_bytes(flipped)
+    with pytest.raises(BundleError, match="is no bundle") as caught:
         maker.run()
-    assert not (maker.path / path).exists()
-    assert not (maker.path / "SHA256SUMS").exists()
+    assert f"{removed}: " in str(caught.value)
+    assert why in str(caught.value)
+    assert not (maker.path / removed).exists()
+    with pytest.raises(BundleError):
+        open_bundle(maker.path)
+    reasons, _news = maker.run()
+    assert reasons
+    assert maker.text() == sums
 
 
-def test_an_archive_of_another_image_is_removed_and_named(maker: Maker) -> None:
-    maker.image.layers = (b"a back door", maker.image.layers[1])
-    with pytest.raises(BundleError, match=r"image\.tar \(its layer 1 is sha256:"):
-        maker.run()
-    assert list(maker.path.glob("images/*/image.tar")) == []
+def test_what_another_recipe_has_in_the_bundle_is_read_too(maker: Maker) -> None:
+    maker.lock["recipes"]["other"] = entry(maker.image, commit="d" * 40)
+    maker.run()
+    weights = maker.path / f"models/{REPO}/{COMMIT}/sub/weights.safetensors"
+    weights.write_bytes(weights.read_bytes().upper())
+    with pytest.raises(BundleError, match=f"{COMMIT}/sub/weights.safetensors: it is not the file of the lock"):
+        maker.run(maker.wanted("other"))
 
 
 def test_a_new_lock_takes_the_old_weights_away_and_keeps_what_is_the_same(maker: Maker) -> None:
