@@ -237,6 +237,9 @@ def test_metrics_count(server: ScriptedServer) -> None:
     assert f"vllm:num_requests_running{labels} 0.0" in text
     assert f"vllm:num_requests_waiting{labels} 0.0" in text
     assert f"vllm:kv_cache_usage_perc{labels} 0.0" in text
+    # One token after the first: one interval.
+    assert f"vllm:time_to_first_token_seconds_count{labels} 1.0" in text
+    assert f"vllm:inter_token_latency_seconds_count{labels} 1.0" in text
     assert "spec_decode" not in text
     with ScriptedServer({"base": "fast", "stream": {"tokens_per_chunk": 3}}, [*ARTICLE, "--speculative-config", "{}"]) as running:
         chat(running, "What is the capital of France?")

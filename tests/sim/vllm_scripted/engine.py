@@ -15,6 +15,9 @@ from sim.vllm_scripted.scenario import Scenario
 
 KEPT_STREAMS = 1000
 KV_TOKENS = 714_768
+# Bounds of vLLM's histograms, in seconds, without the longest.
+TTFT_BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+ITL_BOUNDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0)
 # Longer waits are cut into these, so that a client that left is noticed.
 SLICE_S = 0.25
 
@@ -41,6 +44,8 @@ class Stream:
     first_token: float | None = None
     last_token: float | None = None
     finish: str | None = None
+    stepped: float | None = None
+    """When the engine made its last step for it."""
     times: list[float] = field(default_factory=list)
     """When each token left: taken just before the call that sends the last byte of its event. The time after that call would be late by
     milliseconds whenever the reader runs first. Tokens that make no event: when they were due."""
@@ -74,6 +79,27 @@ class Stream:
                 self.first_token = at
 
 
+class Histogram:
+    """Seconds, counted as Prometheus does."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.counts = dict.fromkeys((*bounds, float("inf")), 0)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.sum += seconds
+        for bound in self.counts:
+            self.counts[bound] += seconds <= bound
+
+    def render(self, name: str, labels: str) -> str:
+        """The lines of /metrics; C(labels) without brackets."""
+        text = f"# HELP {name} As vLLM counts it.\n# TYPE {name} histogram\n"
+        for bound, count in self.counts.items():
+            le = "+Inf" if bound == float("inf") else str(bound)
+            text += f'{name}_bucket{{{labels},le="{le}"}} {float(count)}\n'
+        return text + f"{name}_count{{{labels}}} {float(self.counts[float('inf')])}\n{name}_sum{{{labels}}} {self.sum}\n"
+
+
 class Engine:
     """Runs requests on the scenario's schedule. Thread-safe."""
 
@@ -90,6 +116,8 @@ class Engine:
         self.prompted = 0
         self.finished = {"stop": 0, "length": 0, "abort": 0, "tool_calls": 0, "error": 0}
         self.drafts = self.drafted = self.accepted_drafts = 0
+        self.ttft = Histogram(TTFT_BOUNDS)
+        self.itl = Histogram(ITL_BOUNDS)
         self.stopping = False
         self.aborting = False
 
@@ -126,9 +154,15 @@ class Engine:
             self.answering -= 1
             self.condition.notify_all()
 
-    def count(self, tokens: int) -> None:
-        """So many tokens were generated in one step."""
+    def count(self, stream: Stream, tokens: int) -> None:
+        """So many tokens were generated for this request in one step."""
+        now = time.monotonic()
         with self.condition:
+            if stream.stepped is None:
+                self.ttft.observe(now - stream.received)
+            else:
+                self.itl.observe(now - stream.stepped)
+            stream.stepped = now
             self.generated += tokens
             self.drafts += 1
             self.drafted += max(4, tokens - 1)
@@ -199,6 +233,7 @@ class Engine:
                 ("vllm:num_requests_running", "gauge", len(self.running)),
                 ("vllm:num_requests_waiting", "gauge", self.waiting),
                 ("vllm:kv_cache_usage_perc", "gauge", usage),
+                ("vllm:num_preemptions_total", "counter", 0),
                 ("vllm:prompt_tokens_total", "counter", self.prompted),
                 ("vllm:generation_tokens_total", "counter", self.generated),
             ]
@@ -209,6 +244,8 @@ class Engine:
                     ("vllm:spec_decode_num_accepted_tokens_total", "counter", self.accepted_drafts),
                 ]
             finished = dict(self.finished)
+            plain = labels.strip("{}")
+            times = self.ttft.render("vllm:time_to_first_token_seconds", plain) + self.itl.render("vllm:inter_token_latency_seconds", plain)
         text = ""
         for name, kind, value in rows:
             text += f"# HELP {name.removesuffix('_total')} As vLLM counts it.\n# TYPE {name.removesuffix('_total')} {kind}\n"
@@ -216,4 +253,4 @@ class Engine:
         text += "# HELP vllm:request_success Count of successfully processed requests.\n# TYPE vllm:request_success counter\n"
         for reason, value in finished.items():
             text += f'vllm:request_success_total{{engine="0",finished_reason="{reason}",model_name="{model}"}} {float(value)}\n'
-        return text
+        return text + times

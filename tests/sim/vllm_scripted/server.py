@@ -275,7 +275,7 @@ class Handler(BaseHTTPRequestHandler):
         for position in range(0, len(reply.pieces), script.tokens_per_chunk):
             now = engine.wait_until(due, self._gone)
             count = min(script.tokens_per_chunk, len(reply.pieces) - position)
-            engine.count(count)
+            engine.count(stream, count)
             stream.sent(count, now, now, visible=True)
             due += engine.step_s()
             if dying:
@@ -444,7 +444,7 @@ class Writer:
                 if visible or self.request.logprobs is not None:
                     finish = self.reply.finish if tokens == len(self.reply.pieces) else None
                     data = self._bytes(self._document([self._choice(group, tokens - len(group), finish)], tokens))
-                self.engine.count(len(group))
+                self.engine.count(self.stream, len(group))
                 self.held.append(Held(data, len(group), now, visible))
                 if sum(1 for step in self.held if step.tokens) >= script.tcp_merge or tokens == len(self.reply.pieces):
                     self._flush()
