@@ -1,7 +1,7 @@
 # Everything a developer or a CI machine does here. `make help` lists it.
 PYTHON ?= python3
 BOXES ?= 1
-STAGES ?= lint types sanity unit docs browser integration molecule faults e2e
+STAGES ?= lint types sanity unit docs browser monitoring integration molecule faults e2e
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
@@ -13,7 +13,7 @@ VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser integration molecule faults e2e bench-noop bench-fleet bench-proof bench-download build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults e2e bench-noop bench-fleet bench-proof bench-download build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -63,6 +63,10 @@ docs: $(VENV) ## the documentation of every plugin, role and module renders
 browser: $(VENV) ## the report's page in a headless Chromium, which it installs when there is none
 	.venv/bin/python tests/browser/chromium.py
 	$(call pytest,tests/browser)
+
+monitoring: $(VENV) ## alerts and dashboard in Prometheus, which it unpacks when there is none
+	.venv/bin/python tests/monitoring/promtool.py
+	$(call pytest,tests/monitoring)
 
 integration: engine ## modules against a real Docker engine
 	$(call pytest,tests/integration)
