@@ -38,6 +38,11 @@ RESERVED_ARGS = ("model", "served-model-name", "host", "port", "api-key")
 SPECULATION = "speculative-config"
 TO_BE_STAGED = "(to be staged)"
 
+# vLLM has the flag since then, and without it cuts off who is being answered when it is told to stop.
+SHUTDOWN_FLAG, SHUTDOWN_VERSIONS = "shutdown-timeout", ">=0.19.1"
+# What it needs to end after the last answer. Docker kills it when its own time is over.
+TEARDOWN_S = 15
+
 _HASH_ROUNDS = 20_000
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _MODULE = re.compile(r"vllm(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -317,6 +322,19 @@ def stored(labels: Mapping[str, str]) -> dict[str, Any] | None:
     return resolved if isinstance(resolved, dict) and resolved.get("schema") == SCHEMA else None
 
 
+def _shutdown(resolved: Mapping[str, Any]) -> dict[str, int]:
+    """The flag by which vLLM lets running requests end within the time that Docker gives it; empty where there is no such time or flag.
+
+    It follows from the resolved spec, so it is no part of it.
+    """
+    seconds, version = resolved["stop_timeout"] - TEARDOWN_S, resolved["image"]["vllm_version"]
+    try:
+        knows_it = version is not None and satisfies(version, SHUTDOWN_VERSIONS)
+    except VersionError:
+        knows_it = False
+    return {SHUTDOWN_FLAG: seconds} if knows_it and seconds > 0 else {}
+
+
 def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo, recipe: str, key_directory: str | None) -> Creation:
     """What to create for a spec that is resolved completely. The argv starts as in vLLM's own examples, then its flags by name.
 
@@ -350,7 +368,7 @@ def creation(spec: ContainerSpec, resolved: Mapping[str, Any], image: ImageInfo,
             "--port",
             str(CONTAINER_PORT),
             *guard,
-            *render_args(args),
+            *render_args({**_shutdown(resolved), **args}),
         ],
         environment=dict(spec.env),
         labels={

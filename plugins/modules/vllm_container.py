@@ -18,7 +18,8 @@ description:
   - A changed spec swaps containers. The new one is created as C(NAME-next) before the old one stops, so a bad option fails while the old
     one serves. When the new one has started, the old one becomes C(NAME-previous), stopped, and the new one becomes C(NAME).
     When it does not start, or the memory does not come back, the old one is started again and the module fails.
-  - Whoever is interrupted runs it again. Half a swap is finished, or taken back, before anything else.
+  - Whoever is interrupted runs it again. Half a swap is finished, or taken back, before anything else. A module that still works there,
+    because only its controller was killed, is waited for.
   - Started means that Docker has started it. Use M(dgx.spark.vllm_startup_log) and M(dgx.spark.openai_probe) to know that it serves.
 author:
   - The dgx.spark maintainers (@dgx-spark)
@@ -141,7 +142,9 @@ options:
         choices: ['no', always, on-failure, unless-stopped]
         default: unless-stopped
       stop_timeout:
-        description: How many seconds it gets to finish its answers when it is stopped.
+        description:
+          - How many seconds it gets to finish its answers when it is stopped.
+          - vLLM since 0.19.1 gets 15 s less by C(--shutdown-timeout), unless O(spec.args) has that flag. An older one cuts them off.
         type: int
         default: 120
       log_max_size:
@@ -308,14 +311,19 @@ container:
     spec_digest:
       description: The sha256 of its resolved spec, V(null) when this module did not make it.
       type: str
+    proven:
+      description: Whether the evidence on the box proves this very container.
+      type: bool
 previous:
   description: The container called C(NAME-previous), with the same keys, or V(null).
   type: dict
   returned: success
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -345,12 +353,16 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_spec import (
     creation,
     stored,
 )
+from ansible_collections.dgx.spark.plugins.module_utils._exclusive import Occupied, exclusive
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageInfo
 from ansible_collections.dgx.spark.plugins.module_utils._memory import MemoryShort
 from ansible_collections.dgx.spark.plugins.module_utils._ports import PortTaken
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
-_ERRORS = (SpecError, KeyFileError, ImageError, EngineError, PlanError, MemoryShort, PortTaken, ApplyError, OSError)
+LOCK_DIR = "/run/lock/dgx-spark"
+OTHERS_S = 900.0  # what is waited for a module that still works on the same container
+
+_ERRORS = (SpecError, KeyFileError, ImageError, EngineError, PlanError, MemoryShort, PortTaken, ApplyError, Occupied, OSError)
 
 _PATCH = {
     "file": {"type": "str", "required": True},
@@ -415,8 +427,8 @@ def observe(engine: Engine, names: Names, evidence_dir: str) -> Seen:
     )
 
 
-def facts(container: Container | None) -> dict[str, Any] | None:
-    """A container as the module returns it."""
+def facts(container: Container | None, proven: str | None) -> dict[str, Any] | None:
+    """A container as the module returns it; C(proven) is the id that the evidence proves."""
     if container is None:
         return None
     return {
@@ -426,6 +438,7 @@ def facts(container: Container | None) -> dict[str, Any] | None:
         "state": container.status,
         "started_at": container.started_at,
         "spec_digest": container.labels.get(DIGEST_LABEL),
+        "proven": container.id == proven,
     }
 
 
@@ -450,7 +463,19 @@ def _keys_in_use(seen: Seen) -> list[dict[str, Any]]:
     return [spec["api_key"] for spec in specs if spec and "api_key" in spec]
 
 
-def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def alone(module: AnsibleModule) -> Iterator[Progress]:
+    """Nobody else changes the containers of this name meanwhile, and the controller hears why it takes so long. Raises Occupied."""
+    progress = Progress(module.params["progress_file"])
+    name = Names(module.params["name"]).current
+    if module.check_mode:
+        yield progress
+        return
+    with exclusive(os.path.join(LOCK_DIR, f"{name}.lock"), OTHERS_S, lambda: progress(f"another run works on {name}: waiting for it")):
+        yield progress
+
+
+def run(module: AnsibleModule, engine: Engine, progress: Progress, result: dict[str, Any]) -> None:
     """Observe, plan, apply; fills C(result) as it goes, so that a failure still returns the plan."""
     params = module.params
     names = Names(params["name"])
@@ -474,7 +499,7 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
         diff=diff(plan, names.current, seen.current),
     )
     rules = MemoryRules(params["memory_required_gib"], params["memory_timeout"], params["drop_caches"])
-    box = Box(engine, rules, tell=Progress(params["progress_file"]))
+    box = Box(engine, rules, tell=progress)
     try:
         check_room(plan, names, seen, box)
     except (MemoryShort, PortTaken) as exc:
@@ -493,7 +518,7 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
                 module.warn(warning)
         seen = observe(engine, names, params["evidence_dir"])
         keys.sweep(_keys_in_use(seen))
-    result.update(changed=bool(plan.steps), container=facts(seen.current), previous=facts(seen.previous))
+    result.update(changed=bool(plan.steps), container=facts(seen.current, seen.proven), previous=facts(seen.previous, seen.proven))
 
 
 def main() -> None:
@@ -504,7 +529,8 @@ def main() -> None:
     )
     result: dict[str, Any] = {"missing": []}
     try:
-        run(module, DockerEngine(), result)
+        with alone(module) as progress:
+            run(module, DockerEngine(), progress, result)
     except _ERRORS as exc:
         module.fail_json(msg=f"{module.params['name']}: {exc}", exception=exc, **result)
     module.exit_json(**result)

@@ -75,6 +75,7 @@ class SimulatedBox:
         self.waited: list[float] = []
         self._capsys = capsys
         monkeypatch.setattr(vllm_container, "DockerEngine", lambda: self.engine)
+        monkeypatch.setattr(vllm_container, "LOCK_DIR", str(directory / "locks"))
         monkeypatch.setattr(_image, "CACHE_DIR", str(directory / "images"))
         monkeypatch.setattr(vllm_container, "Box", self._box)
         monkeypatch.setattr(_container_apply, "check_free", self._check_free)

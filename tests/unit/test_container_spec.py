@@ -228,6 +228,7 @@ def test_the_articles_options_are_what_is_created() -> None:
         *("--moe-backend", "marlin"),
         *("--quantization", "modelopt"),
         *("--reasoning-parser", "gemma4"),
+        *("--shutdown-timeout", "105"),
         *("--tool-call-parser", "gemma4"),
     ]
     assert list(made.mounts) == [
@@ -241,6 +242,26 @@ def test_the_articles_options_are_what_is_created() -> None:
     assert made.labels["dgx.spark.vllm_version"] == "0.19.1"
     assert made.labels["dgx.spark.spec_digest"] == hashlib.sha256(made.labels["dgx.spark.spec"].encode()).hexdigest()
     assert stored(made.labels) == resolved()
+
+
+@pytest.mark.parametrize(
+    ("version", "changed", "flag"),
+    [
+        ("0.19.1.dev6+g6d4a8e6d2", {}, ["--shutdown-timeout", "105"]),
+        ("0.32.0+cpu", {"stop_timeout": 16}, ["--shutdown-timeout", "1"]),
+        ("0.32.0", {"args": {"shutdown-timeout": 30}}, ["--shutdown-timeout", "30"]),
+        ("0.32.0", {"args": {"shutdown-timeout": None}}, ["--shutdown-timeout", "105"]),
+        ("0.32.0", {"stop_timeout": 15}, []),
+        ("0.19.0", {}, []),
+        (None, {}, []),
+        ("unknown", {}, []),
+    ],
+)
+def test_running_answers_may_end_within_the_time_that_docker_gives(version: str | None, changed: dict[str, Any], flag: list[str]) -> None:
+    spec, image = ContainerSpec.from_params(params(**changed)), replace(IMAGE, vllm_version=version)
+    made = creation(spec, resolve(spec, image, None, [None], "", None), image, "r", "")
+    at = made.command.index("--shutdown-timeout") if "--shutdown-timeout" in made.command else len(made.command)
+    assert list(made.command[at : at + 2]) == flag
 
 
 def test_a_label_that_is_not_ours_is_none() -> None:

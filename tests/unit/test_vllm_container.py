@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils import _container_apply
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import EngineUnavailable
+from ansible_collections.dgx.spark.plugins.module_utils._exclusive import exclusive
 from ansible_collections.dgx.spark.plugins.module_utils._memory import Memory
 from ansible_collections.dgx.spark.plugins.modules import vllm_container
 from unit.container_box import IMAGE, NAME, NEXT, PREVIOUS, ROLLED_BACK, SimulatedBox, lay_model
@@ -588,3 +589,23 @@ def test_a_draft_model_that_is_not_there_yet_is_missing_in_check_mode_and_refuse
     lay_model(tmp_path / "draft", commit="d2")
     moved = box.run(spec=spec, check=True)
     assert moved["reasons"] == ["draft: bg-digitalservices/Gemma@d1 → bg-digitalservices/Gemma@d2"]
+
+
+def test_a_module_that_still_works_there_is_waited_for(serving: SimulatedBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose controller was killed works on in the background of the box."""
+    monkeypatch.setattr(vllm_container, "OTHERS_S", 0)
+    serving.forget_deeds()
+    with exclusive(f"{vllm_container.LOCK_DIR}/{NAME}.lock", 0):
+        refused = serving.run(spec=serving.with_args(seed=2))
+        assert "another process has held" in refused["msg"]
+        assert serving.engine.deeds == []
+        assert "failed" not in serving.run(spec=serving.with_args(seed=2), check=True)
+    assert serving.run(spec=serving.with_args(seed=2))["changed"]
+
+
+def test_it_says_which_container_the_evidence_proves(serving: SimulatedBox) -> None:
+    assert serving.run()["container"]["proven"] is False
+    serving.prove()
+    assert serving.run()["container"]["proven"] is True
+    swapped = serving.run(spec=serving.with_args(seed=2))
+    assert (swapped["container"]["proven"], swapped["previous"]["proven"]) == (False, True)
