@@ -44,7 +44,9 @@ def document(
     """
     found: Mapping[str, Any] = next((c for c in spark["containers"] if c["name"] == container), {})
     last = _last(spark.get("evidence"), recipe)
+    parts = (("startup log", startup), ("probes", probes), ("throughput", throughput))
     failures = [
+        *(f"{name}: the box could not be reached ({result.get('msg')})" for name, result in parts if result.get("unreachable")),
         *(_startup_failure(entry) for entry in startup.get("failures") or []),
         *(str(entry) for entry in probes.get("failures") or []),
         *(str(entry) for entry in throughput.get("failures") or []),

@@ -47,10 +47,11 @@ def wait(
     say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    lost: float = LOST_S,
 ) -> str | None:
     """Look until the job has ended: None then, what it said last when the time is over.
 
-    Every C(interval) seconds it says what goes on. Raises NotReached when the box cannot be reached for too long.
+    Every C(interval) seconds it says what goes on. Raises NotReached when the box cannot be reached for C(lost) seconds.
     """
     began = heard = said = clock()
     pause, words = FIRST_LOOK_S, ""
@@ -64,7 +65,7 @@ def wait(
             if done:
                 return None
         except NotReached:
-            if clock() - heard > LOST_S:
+            if clock() - heard > lost:
                 raise
             note = f", not reached for {clock() - heard:.0f} s: the work goes on there"
         if interval and clock() - said >= interval:

@@ -19,7 +19,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import NotReached, ended, every, wait
+from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import LOST_S, NotReached, ended, every, wait
 from ansible_collections.dgx.spark.plugins.plugin_utils._carry import Carrier
 
 display = Display()
@@ -50,7 +50,7 @@ class Background(ActionBase):
         interval = every(self._setting(task_vars), len(task_vars.get("ansible_play_batch") or ()))
         look = self._look(job["results_file"], file)
         try:
-            last = wait(look, seconds + GRACE_S, interval, lambda words: display.display(f"{host}: {words}"))
+            last = wait(look, seconds + GRACE_S, interval, lambda words: display.display(f"{host}: {words}"), lost=self._lost(task_vars))
         except NotReached as exc:
             raise AnsibleConnectionFailure(f"lost while {self._task.action} worked there: {exc}") from exc
         if last is not None:
@@ -100,6 +100,10 @@ class Background(ActionBase):
 
     def _setting(self, task_vars: Mapping[str, Any]) -> Any:
         return self._templar.template(task_vars.get("spark_progress_seconds"))
+
+    def _lost(self, task_vars: Mapping[str, Any]) -> float:
+        """The seconds after which a box that cannot be reached is lost."""
+        return float(self._templar.template(task_vars.get("spark_lost_seconds", LOST_S)))
 
 
 class LongTask(Background):
