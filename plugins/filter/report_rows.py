@@ -32,6 +32,8 @@ _value:
   description:
     - One mapping a box. C(box) is its name, C(state) what it was before the run, C(evidence) that of the container that serves or null,
       C(failed) that of a container that this run did not prove or null, and C(why) the reason why the run stopped there, else empty.
+    - C(outcome) is what the run did to it. V(moved) to what was asked, V(back) to what served before, V(restored) after a failure,
+      V(stopped) because nothing served before, V(lost), V(failed) in any other way, or V(untouched).
   type: list
   elements: dict
 """
@@ -59,7 +61,14 @@ def _row(host: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": evidence,
         "failed": host.get("proof_failed_evidence"),
         "why": why,
+        "outcome": _outcome(host),
     }
+
+
+def _outcome(host: Mapping[str, Any]) -> str:
+    if host.get("rollout_lost"):
+        return "lost"
+    return str(host.get("rollout_outcome") or ("failed" if host.get("rollout_why") else "untouched"))
 
 
 class FilterModule:

@@ -13,10 +13,11 @@ from typing import Any
 
 from ansible_collections.dgx.spark.plugins.plugin_utils._report_read import MISSING, at, mappings, number, text, texts
 
-# Failed: its container was not proven. Stopped: it never came to a proof in this run. Regressed: proven, but worse than the last time.
-FAILED, STOPPED, NO_EVIDENCE, REGRESSED, PROVEN = "failed", "stopped", "no evidence", "regressed", "proven"
-VERDICTS = (FAILED, STOPPED, NO_EVIDENCE, REGRESSED, PROVEN)
-BAD = (FAILED, STOPPED)
+# Failed: its container was not proven. Lost: it cannot be reached any more. Stopped: it never came to a proof in this run.
+# Regressed: proven, but worse than the last time.
+FAILED, LOST, STOPPED, NO_EVIDENCE, REGRESSED, PROVEN = "failed", "lost", "stopped", "no evidence", "regressed", "proven"
+VERDICTS = (FAILED, LOST, STOPPED, NO_EVIDENCE, REGRESSED, PROVEN)
+BAD = (FAILED, LOST, STOPPED)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Box:
     @property
     def brief(self) -> str:
         """Why, in a sentence or two: the first failure stands for all."""
-        if not self.failures or self.verdict == STOPPED:
+        if not self.failures or self.verdict in (STOPPED, LOST):
             return self.why
         more = len(self.failures) - 1
         return self.failures[0] + (f" (and {more} more)" if more else "")
@@ -107,7 +108,7 @@ class Box:
 
 
 def boxes(rows: Sequence[Mapping[str, Any]]) -> list[Box]:
-    """The boxes of C(rows), mappings of C(box), C(state), C(evidence), C(failed) and C(why), in the order in which they need attention."""
+    """The boxes of C(rows), which are as report_rows gives them; who needs attention comes first."""
     return sorted((_box(row) for row in rows), key=lambda box: (VERDICTS.index(box.verdict), _natural(box.name)))
 
 
@@ -120,7 +121,9 @@ def counts(found: Sequence[Box]) -> dict[str, int]:
 def _box(row: Mapping[str, Any]) -> Box:
     serving, failed = (part if isinstance(part, Mapping) else {} for part in (row.get("evidence"), row.get("failed")))
     seen, why = failed or serving, text(row, "why")
-    if failed or text(serving, "verdict") == FAILED:
+    if text(row, "outcome") == "lost":
+        verdict = LOST
+    elif failed or text(serving, "verdict") == FAILED:
         verdict, why = FAILED, why or ". ".join(texts(seen, "failures"))
     elif why:
         verdict = STOPPED

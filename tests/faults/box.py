@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated box that serves the scripted vLLM, and the playbook that is run against it with something broken.
+"""Simulated boxes that serve the scripted vLLM, and the playbook that is run against them with something broken.
 
 Tests may run in several processes, each with a box of its own.
 """
@@ -64,53 +64,71 @@ class Run:
             assert text in flat, f"{text!r} is not in the output:\n{self.output[-6000:]}"
 
 
-class Box:
-    """The box under test, seen from outside."""
+def play(
+    playbook: str,
+    limit: str,
+    inventory: str = "inventories/sim",
+    arguments: Sequence[str] = (),
+    at_task: str = "",
+    command: str = "",
+    **variables: Any,
+) -> Run:
+    """Run a playbook with these extra variables. When the task C(at_task) starts, its process has a shell run C(command)."""
+    line = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        f"playbooks/{playbook}.yml",
+        "-i",
+        inventory,
+        "--limit",
+        limit,
+        "-e",
+        json.dumps({**QUICK, **variables}),
+        *arguments,
+    ]
+    environment = os.environ | {
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_NOCOLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # Reports are named by the second, and another process may run a playbook in the same one.
+        "PWD": str(ROOT / ".cache" / "faults" / limit.partition(",")[0]),
+    }
+    if at_task:
+        callbacks = {"ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).with_name("callbacks")), "ANSIBLE_CALLBACKS_ENABLED": "at_task"}
+        environment |= callbacks | {"SIM_AT_TASK": at_task, "SIM_COMMAND": command}
+    done = subprocess.run(
+        line,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout)
 
-    def __init__(self) -> None:
+
+class Box:
+    """A box, seen from outside."""
+
+    def __init__(self, name: str = BOX) -> None:
+        self.name = name
         found = subprocess.run(
-            ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", BOX],
+            ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name],
             capture_output=True,
             text=True,
             check=True,
         )
         self.address = found.stdout.strip()
 
-    def play(
-        self,
-        playbook: str = "gemma4",
-        inventory: str = "inventories/sim",
-        arguments: Sequence[str] = (),
-        limit: str = BOX,
-        **variables: Any,
-    ) -> Run:
-        values = {**QUICK, **variables}
-        command = [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            f"playbooks/{playbook}.yml",
-            "-i",
-            inventory,
-            "--limit",
-            limit,
-            "-e",
-            json.dumps(values),
-            *arguments,
-        ]
-        environment = os.environ | {
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_NOCOLOR": "1",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            # Reports are named by the second, and another process may run a playbook in the same one.
-            "PWD": str(ROOT / ".cache" / "faults" / BOX),
-        }
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False
-        )
-        return Run(done.returncode, done.stdout)
+    def play(self, playbook: str = "gemma4", limit: str = "", **options: Any) -> Run:
+        """Run a playbook on this box alone, or on those of C(limit)."""
+        return play(playbook, limit or self.name, **options)
 
     def sh(self, command: str) -> str:
         """Run a command in the box as root."""
-        return subprocess.run(["docker", "exec", BOX, "sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["docker", "exec", self.name, "sh", "-c", command], capture_output=True, text=True, check=True).stdout.strip()
 
     def container(self, name: str = NAME) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.sh(f"docker inspect {name}"))[0]

@@ -76,6 +76,13 @@ def test_a_step_that_broke_without_a_list_of_failures_is_a_failure() -> None:
     assert evidence(probes={}, throughput={}, failure="Ask the probes: refused")["failures"] == ["Ask the probes: refused"]
 
 
+def test_a_step_that_did_not_reach_the_box_proves_nothing() -> None:
+    lost = {"unreachable": True, "msg": "No route to host", "changed": False}
+    for part, name in (("startup", "startup log"), ("probes", "probes"), ("throughput", "throughput")):
+        found = evidence(**{part: lost})
+        assert (found["verdict"], found["failures"]) == ("failed", [f"{name}: the box could not be reached (No route to host)"])
+
+
 def test_the_message_is_not_repeated_beside_the_list() -> None:
     assert evidence(throughput=SPEED | {"failures": ["too slow"]}, failure="Measure: too slow")["failures"] == ["too slow"]
 

@@ -34,7 +34,7 @@ class Clock:
         self.now += seconds
 
 
-def waited(looks: Any, timeout: float = 60, interval: float = 10) -> tuple[str | None, list[str]]:
+def waited(looks: Any, timeout: float = 60, interval: float = 10, lost: float = LOST_S) -> tuple[str | None, list[str]]:
     """What a wait over these looks returns, and the lines that it says."""
     clock, states = Clock(), iter(looks)
     lines: list[str] = []
@@ -46,7 +46,7 @@ def waited(looks: Any, timeout: float = 60, interval: float = 10) -> tuple[str |
         found: tuple[bool, str] = state
         return found
 
-    return wait(look, timeout, interval, lines.append, clock.sleep, clock), lines
+    return wait(look, timeout, interval, lines.append, clock.sleep, clock, lost), lines
 
 
 def test_a_wait_says_now_and_then_what_goes_on() -> None:
@@ -75,6 +75,8 @@ def test_a_lost_connection_of_seconds_does_not_lose_the_work() -> None:
 def test_a_box_that_stays_away_is_lost() -> None:
     with pytest.raises(NotReached):
         waited([NotReached("gone")] * int(LOST_S + 20), timeout=1000)
+    with pytest.raises(NotReached):
+        waited([NotReached("gone")] * 8, timeout=1000, lost=5)
 
 
 def test_the_wait_is_bounded_and_returns_the_last_words() -> None:

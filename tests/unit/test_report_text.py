@@ -125,6 +125,8 @@ def test_boxes_are_sorted_as_people_count() -> None:
         (report_rows.row(evidence=report_rows.evidence(verdict="failed", failures=["x"])), "failed"),
         (report_rows.lost(), "stopped"),
         (report_rows.row(why="the disk is full"), "stopped"),
+        (report_rows.row(why="No route to host.", outcome="lost"), "lost"),
+        (report_rows.slow() | {"outcome": "lost"}, "lost"),
         (report_rows.regressed(), "regressed"),
         (report_rows.row(evidence=None), "no evidence"),
         ({"box": "spark-1"}, "no evidence"),
