@@ -68,7 +68,7 @@ monitoring: $(VENV) ## alerts and dashboard in Prometheus, which it unpacks when
 	.venv/bin/python tests/monitoring/promtool.py
 	$(call pytest,tests/monitoring)
 
-integration: engine ## modules against a real Docker engine
+integration: engine ## modules against a real Docker engine, the gateway with a real HAProxy (installed when there is none)
 	$(call pytest,tests/integration)
 
 molecule: engine ## roles and the whole playbook on the simulated Sparks

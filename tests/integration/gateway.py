@@ -63,8 +63,8 @@ def free_ports(count: int) -> list[int]:
 class Gateway:
     """HAProxy and its agent as two processes, with their files in a directory of their own."""
 
-    def __init__(self, home: Path, boxes: Sequence[Box], **variables: Any) -> None:
-        self.home, self.boxes = home, list(boxes)
+    def __init__(self, home: Path, boxes: Sequence[Box], key_file: str = "", **variables: Any) -> None:
+        self.home, self.boxes, self.key_file = home, list(boxes), key_file
         self.socket, self.master = str(home / "admin.sock"), str(home / "master.sock")
         self.configuration, self.state_file = home / "haproxy.cfg", home / "server-state"
         port, stats, metrics, agent = free_ports(4)
@@ -85,7 +85,7 @@ class Gateway:
         self.configure()
         wanted = self.variables
         settings = {key: wanted[f"gateway_probe_{key}"] for key in ("interval", "timeout", "failures", "successes")}
-        settings |= {"listen": f"127.0.0.1:{wanted['gateway_probe_port']}", "boxes": self._servers()}
+        settings |= {"listen": f"127.0.0.1:{wanted['gateway_probe_port']}", "boxes": self._servers(), "key_file": self.key_file}
         (self.home / "agent.json").write_text(json.dumps(settings))
         with self.agent_log.open("wb") as log:
             command = [sys.executable, "-m", AGENT, str(self.home / "agent.json")]

@@ -4,16 +4,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import ssl
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.dgx.spark.plugins.modules import haproxy_server
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from integration.gateway import Gateway, under_load, until
 from integration.scripted_box import Box
 from load.streams import BROKEN, Load
@@ -175,6 +183,56 @@ def test_a_drain_that_takes_too_long_says_how_many_streams_are_left(small: Gatew
     assert f"1 streams run on {box.name} after 1 s" in result["msg"]
     assert (result["server"]["state"], result["server"]["sessions"]) == ("drained", 1)
     assert small.server(box).state == "drained"
+
+
+def test_a_new_port_in_the_configuration_is_the_one_that_counts_after_a_reload(small: Gateway) -> None:
+    moved = small.boxes[0]
+    small.admit(moved)
+    with boxes("spark-1") as (new,):
+        small.boxes[0] = new
+        small.configure()
+        moved.die()
+        small.reload()
+        until("the new port answers", lambda: small.server(new).health.status == "L7OK")
+        assert small.server(new).state == "ready"
+
+
+def test_the_gateway_ends_tls_and_hands_on_the_clients_key(tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    with boxes("spark-1", flags=("--api-key", "sk-1")) as made:
+        (tmp_path / "key").write_text("sk-1\n")
+        with Gateway(tmp_path, made, key_file=str(tmp_path / "key"), gateway_tls_certificate=str(certificate)) as running:
+            running.admit()
+            trusted = ssl.create_default_context(cafile=str(certificate))
+            address = running.base_url.replace("http://127.0.0.1", "https://localhost")
+
+            def asked(key: str) -> int:
+                request = urllib.request.Request(f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"})
+                with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
+                    return int(answer.status)
+                return 401
+
+            assert (asked("sk-1"), asked("sk-2")) == (200, 401)
+            asyncio.run(loaded(Load(address, "gemma-4-26b", streams=2, tokens=(10, 10), api_key="sk-1", verify=False)))
+
+
+async def loaded(load: Load) -> None:
+    await load.run(1)
+    assert load.result()["failures"] == []
+    assert load.result()["whole"] >= 2
+
+
+def self_signed(home: Path) -> Path:
+    """A PEM file with a certificate for localhost and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = home / "gateway.pem"
+    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + private)
+    return path
 
 
 @contextlib.contextmanager
