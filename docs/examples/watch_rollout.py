@@ -126,7 +126,7 @@ class Table:
         data = event.get("event_data") or {}
         if event["event"] == "verbose":
             # Modules that take minutes say now and then what they do: `box: words`.
-            name, _, words = str(event.get("stdout", "")).partition(": ")
+            name, _colon, words = str(event.get("stdout", "")).partition(": ")
             if name not in self.boxes:
                 return ""
             self.boxes[name].progress = words.strip()
