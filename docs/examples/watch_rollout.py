@@ -202,7 +202,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, lambda *_: stop.set())
     screen = Screen(Table())
     # In memory where that is possible; nobody else may read it, and it does not stay.
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as private:
+    with tempfile.TemporaryDirectory(prefix="dgx-spark-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as private:
         outcome = drive(arguments[0], arguments[1:], Path(private), screen.take, stop)
     screen.end(outcome)
     return outcome.rc

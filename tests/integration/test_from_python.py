@@ -118,7 +118,7 @@ def test_the_program_shows_each_box_and_ends_as_the_run(tmp_path: Path) -> None:
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 2, output
     assert "failed: the canary answers garbage" in output
-    assert [path.name for path in folder.iterdir() if not path.name.startswith("pymp-")] == []
+    assert list(folder.glob("dgx-spark-*")) == []
 
 
 def test_ctrl_c_ends_the_program_and_its_directory(tmp_path: Path) -> None:
@@ -127,11 +127,12 @@ def test_ctrl_c_ends_the_program_and_its_directory(tmp_path: Path) -> None:
     process = example(folder, str(write(tmp_path, {"ansible.builtin.command": {"argv": ["sleep", "30"]}})), "-i", "spark-1,")
     assert process.stdout
     assert "spark-1" in process.stdout.readline()
+    assert len(list(folder.glob("dgx-spark-*"))) == 1
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == INTERRUPTED, output
     assert "interrupted, exit code 130" in output
-    assert [path.name for path in folder.iterdir() if not path.name.startswith("pymp-")] == []
+    assert list(folder.glob("dgx-spark-*")) == []
 
 
 def event(kind: str, host: str = "spark-1", **data: Any) -> dict[str, Any]:
