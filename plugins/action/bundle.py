@@ -27,6 +27,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+class NoLock(BundleError):
+    """There is no lock yet."""
+
+
 class BoxError(Exception):
     """The box's half failed; its result says at what."""
 
@@ -52,11 +56,11 @@ class ActionModule(Background):
     def _make(self, path: Path) -> dict[str, Any]:
         try:
             wanted = self._wanted()
-        except BoxError as exc:
+        except (BoxError, NoLock) as exc:
             if not self._task.check_mode:
                 raise
-            # In check mode nothing was brought to the box.
-            return {"changed": True, "path": str(path), "reasons": [f"the box does not have all of it yet: {exc}"], "fingerprint": ""}
+            # In check mode no lock was written, and nothing was brought to the box.
+            return {"changed": True, "path": str(path), "reasons": [f"not all is there yet that it is made of: {exc}"], "fingerprint": ""}
         before = make.read_about(path)
         lacking = make.lack(path, wanted, before)
         result = {"changed": bool(lacking.reasons), "path": str(path), "reasons": list(lacking.reasons), "fingerprint": ""}
@@ -83,7 +87,7 @@ class ActionModule(Background):
         """What belongs into the bundle. Raises BundleError, LockError, BoxError, OSError."""
         args, lock_file = self._args, Path(self._args["lock_file"])
         if not lock_file.is_file():
-            raise BundleError(f"there is no lock {lock_file}: write it with playbooks/lock.yml")
+            raise NoLock(f"there is no lock {lock_file}: write it with playbooks/lock.yml")
         text = lock_file.read_text(encoding="utf-8")
         lock = parse(text, str(lock_file))
         entry = lock["recipes"].get(args["recipe"])
