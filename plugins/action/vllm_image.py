@@ -37,7 +37,7 @@ class ActionModule(Background):
             args["image"] = f"{name}@{digest}"
         documents, archive = bundle.documents(digest), bundle.archive(digest)
         size, sha256 = archive.stat().st_size, bundle.sums[str(archive.relative_to(bundle.path))]
-        args["archive"] = {"digest": digest, "documents": documents, "sha256": sha256, "size": size}
+        args["archive"] = {"digest": digest, "documents": documents, "sha256": sha256, "size": size, "bundle": bundle.archives()}
         result = self._box(args, task_vars)
         if (needed := result.pop("needed", None)) and not result.get("failed"):
             carrier = self.carrier(task_vars, size, needed["have"])

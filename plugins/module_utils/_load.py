@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,16 @@ DIRECTORY = "/var/lib/dgx-spark/bundle"
 
 @dataclass(frozen=True)
 class Carried:
-    """An archive of an image with the documents that prove it: C(documents) are digest → text, C(size) is in bytes."""
+    """An archive of an image with the documents that prove it: C(documents) are digest → text, C(size) is in bytes.
+
+    C(bundle) are the sha256 of all archives of its bundle.
+    """
 
     digest: str
     documents: Mapping[str, str]
     sha256: str
     size: int
+    bundle: Sequence[str]
 
     @property
     def path(self) -> str:
@@ -50,8 +54,8 @@ def prepare(engine: Engine, carried: Carried) -> None:
     """The archive may come: its directory is there, and there is room for it and for what is made of it. Raises ImageError, OSError."""
     os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
     for entry in list(os.scandir(DIRECTORY)):
-        # Of a bundle that is another one by now.
-        if entry.name.endswith(".tar") and entry.path != carried.path:
+        # What never ended, of a bundle that is another one by now.
+        if entry.name.endswith(".tar") and entry.name.removesuffix(".tar") not in carried.bundle:
             os.unlink(entry.path)
     root = engine.root()
     # While Docker loads an archive it unpacks it beside its layers.

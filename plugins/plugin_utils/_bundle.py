@@ -120,6 +120,10 @@ class Bundle:
             raise BundleError(f"the bundle {self.path} has no image {digest}. {REMEDY}")
         return read_documents(self.path / image_folder(digest))
 
+    def archives(self) -> list[str]:
+        """The sha256 of all archives."""
+        return [self.sums[path] for path in self.about.files if path.endswith(f"/{ARCHIVE}")]
+
     def archive(self, digest: str) -> Path:
         return self.path / image_folder(digest) / ARCHIVE
 

@@ -109,6 +109,7 @@ def test_a_bundle_has_all_of_it_and_sums_that_anybody_may_check(maker: Maker) ->
     need = [f"{folder}/{path}" for path in FILES] + [f"{image}/image.tar", *documents, "packages/a.deb", "packages/Packages"]
     assert bundle.need(RECIPE) == sorted(need)
     assert bundle.documents(maker.image.digest) == maker.image.documents
+    assert bundle.archives() == [hashlib.sha256(maker.image.archive()).hexdigest()]
     assert bundle.packages().keys() == {"a.deb", "Packages"}
     assert "README.txt" in bundle.sums
     assert bundle.lock == maker.lock

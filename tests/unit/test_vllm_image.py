@@ -17,6 +17,7 @@ from unit.saved_image import SavedImage
 
 NAME = "vllm/vllm-openai:gemma4-cu130"
 DIGEST = "sha256:" + "d" * 64
+OTHER = "e" * 64
 EVENTS: list[dict[str, Any]] = [
     {"status": "Pulling from vllm/vllm-openai", "id": "gemma4-cu130"},
     {"status": "Downloading", "id": "a", "progressDetail": {"current": 1_000_000_000, "total": 4_000_000_000}},
@@ -137,7 +138,8 @@ def carried(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def told(image: SavedImage) -> dict[str, Any]:
     """What the action half says of an archive."""
     content = image.archive()
-    archive = {"digest": image.digest, "documents": image.documents, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    sha256 = hashlib.sha256(content).hexdigest()
+    archive = {"digest": image.digest, "documents": image.documents, "size": len(content), "sha256": sha256, "bundle": [sha256, OTHER]}
     return {"image": f"{NAME}@{image.digest}", "bundle": "/media/disk/bundle", "archive": archive}
 
 
@@ -151,11 +153,12 @@ def test_an_archive_is_asked_for_continued_proven_and_loaded_once(
     asked = run_module(vllm_image.main, capsys, **arguments)
     part = Path(asked["needed"]["path"])
     assert (asked["needed"]["have"], part.parent.is_dir(), engine.deeds) == (0, True, [])
-    older = part.with_name("older.tar")
+    older, beside = part.with_name("older.tar"), part.with_name(f"{OTHER}.tar")
     older.write_bytes(b"of another bundle, and never ended")
+    beside.write_bytes(b"a part of another image of this bundle")
     part.write_bytes(carried.archive()[:100])
     assert run_module(vllm_image.main, capsys, **arguments)["needed"]["have"] == 100
-    assert not older.exists()
+    assert (older.exists(), beside.exists()) == (False, True)
 
     part.write_bytes(carried.archive())
     made = run_module(vllm_image.main, capsys, **arguments)
