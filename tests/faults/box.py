@@ -66,7 +66,7 @@ class Run:
 
 def play(
     playbook: str,
-    limit: str,
+    limit: str = "all",
     inventory: str = "inventories/sim",
     arguments: Sequence[str] = (),
     at_task: str = "",

@@ -1,0 +1,33 @@
+# Copyright: (c) 2026, the dgx.spark maintainers
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from faults.box import ROOT
+from fleet.behind_gateway import BOXES, Clients, Fleet, version
+
+LAB = [sys.executable, str(ROOT / "tests/sim/lab.py")]
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Version 1 serves on all boxes, behind the gateway."""
+    subprocess.run([*LAB, "up", "--boxes", str(len(BOXES)), "--gateway", "--no-real-vllm"], check=True)
+    made = Fleet(tmp_path_factory.mktemp("fleet"))
+    for playbook in ("gateway", "gemma4"):
+        run = made.play(playbook, vllm_env=version(1), rollout_fresh_batches=[4], rollout_batches=[4])
+        assert run.rc == 0, run.output[-6000:]
+    yield made
+    subprocess.run([*LAB, "down"], check=True)
+
+
+@pytest.fixture(scope="session")
+def clients(fleet: Fleet) -> Iterator[Clients]:
+    """They ask from the first test to the last."""
+    made = Clients(fleet.url)
+    yield made
+    made.stop()
