@@ -6,7 +6,7 @@
 The resolved spec names bytes: the image's id, the commit of the model and of its draft model, and each patch's sha256. Two containers are
 the same when their resolved specs are. It holds no secret: environment values and the API key are in it as salted hashes only.
 
-The key itself goes from a file of the box (_api_key.py) to vLLM's environment inside the container, past everything that Docker shows.
+The key itself goes from a file of the box (_key_files.py) to vLLM's environment inside the container, past everything that Docker shows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils import _vllm_guard
-from ansible_collections.dgx.spark.plugins.module_utils._api_key import guard_id
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Creation
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageInfo
+from ansible_collections.dgx.spark.plugins.module_utils._key_files import guard_id
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import problem, read_marker
 from ansible_collections.dgx.spark.plugins.module_utils._versions import VersionError, satisfies
 

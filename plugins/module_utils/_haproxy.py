@@ -33,6 +33,10 @@ class HaproxyError(Exception):
     """HAProxy cannot be asked, or says no. The message says what to do."""
 
 
+class Absent(HaproxyError):
+    """There is no such server yet, or no HAProxy."""
+
+
 class NotYet(HaproxyError):
     """A wait is over and the server is not where it should be. C(server) is how it was seen last."""
 
@@ -81,7 +85,7 @@ class Server:
 
 
 def ask(path: str, command: str) -> str:
-    """The answer to one command. Raises HaproxyError."""
+    """The answer to one command. Raises HaproxyError, and Absent where there is no socket."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER)
@@ -91,7 +95,8 @@ def ask(path: str, command: str) -> str:
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode("utf-8", "replace")
     except OSError as exc:
-        raise HaproxyError(
+        kind = Absent if isinstance(exc, FileNotFoundError) else HaproxyError
+        raise kind(
             f"HAProxy does not answer on {path} ({exc}): is it running on this host (systemctl status haproxy), and does its configuration"
             " have a `stats socket` there with level admin? playbooks/gateway.yml sets it up"
         ) from exc
@@ -105,11 +110,11 @@ class Backend:
         self.path, self.name, self.master = path, _checked(name), master
 
     def server(self, name: str) -> Server:
-        """One server as it is now. Raises HaproxyError, also where there is no such server."""
+        """One server as it is now. Raises HaproxyError, and Absent where there is no such server."""
         states, rows = self._states(), _rows(ask(self.path, self._statistics))
         if name not in states or name not in rows:
             known = ", ".join(sorted(states)) or "none"
-            raise HaproxyError(f"HAProxy's backend {self.name} has no server {name}, it has {known}: playbooks/gateway.yml adds a box")
+            raise Absent(f"HAProxy's backend {self.name} has no server {name}, it has {known}: playbooks/gateway.yml adds a box")
         row = rows[name]
         return Server(
             name=name,
@@ -170,7 +175,7 @@ class Backend:
                 state = "maintenance" if admin & _FORCED_MAINTENANCE else "drained" if admin & _FORCED_DRAIN else "ready"
                 found[row["srv_name"]] = state
         if not columns:
-            raise HaproxyError(f"HAProxy has no backend {self.name}: {text.strip() or 'it says nothing'}")
+            raise Absent(f"HAProxy has no backend {self.name}: {text.strip() or 'it says nothing'}")
         return found
 
     @property

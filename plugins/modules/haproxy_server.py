@@ -91,13 +91,13 @@ RETURN = r"""
 server:
   description: The server as it is, or in check mode as it was found.
   type: dict
-  returned: when HAProxy knows the server
+  returned: when HAProxy knows the server, and in check mode
   contains:
     name:
       description: Its name.
       type: str
     state:
-      description: What it was told to be, in the words of O(state).
+      description: What it was told to be, in the words of O(state). In check mode also V(absent), when HAProxy does not know it yet.
       type: str
     status:
       description: What HAProxy makes of that and of the checks, in its own words.
@@ -120,7 +120,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx.spark.plugins.module_utils._haproxy import Backend, HaproxyError, NotYet, Server
+from ansible_collections.dgx.spark.plugins.module_utils._haproxy import Absent, Backend, HaproxyError, NotYet, Server
 from ansible_collections.dgx.spark.plugins.module_utils._haproxy_state import save
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
@@ -133,7 +133,14 @@ def needs_telling(server: Server, state: str) -> bool:
 def make(backend: Backend, params: dict[str, Any], check_mode: bool, result: dict[str, Any]) -> None:
     """Plan and apply; fills C(result) as it goes, so that a failure still returns what was found. Raises HaproxyError and OSError."""
     name, state = params["server"], params["state"]
-    server = backend.server(name)
+    try:
+        server = backend.server(name)
+    except Absent:
+        if not check_mode:
+            raise
+        # A gateway that this run has only planned.
+        result.update(changed=True, server={"name": name, "state": "absent"})
+        return
     result["server"] = server.described()
     result["changed"] = needs_telling(server, state)
     after = state if result["changed"] else server.state

@@ -327,7 +327,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx.spark.plugins.module_utils._api_key import TO_BE_MADE, KeyFileError, KeyFiles, checked
+from ansible_collections.dgx.spark.plugins.module_utils._api_key import TO_BE_MADE, KeyFileError, checked
 from ansible_collections.dgx.spark.plugins.module_utils._container_apply import (
     ApplyError,
     Box,
@@ -355,6 +355,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._container_spec import (
 )
 from ansible_collections.dgx.spark.plugins.module_utils._exclusive import Occupied, exclusive
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageInfo
+from ansible_collections.dgx.spark.plugins.module_utils._key_files import KeyFiles
 from ansible_collections.dgx.spark.plugins.module_utils._memory import MemoryShort
 from ansible_collections.dgx.spark.plugins.module_utils._ports import PortTaken
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress

@@ -127,6 +127,12 @@ def test_a_name_cannot_be_another_command(run: Run, haproxy: FakeHaproxy) -> Non
     assert haproxy.commands == []
 
 
+def test_in_check_mode_a_server_or_a_haproxy_may_still_be_to_come(run: Run, tmp_path: Path) -> None:
+    for missing in ({"server": "spark-9"}, {"socket": str(tmp_path / "nowhere.sock")}):
+        would = run("ready", check=True, **missing)
+        assert (would["changed"], would["server"]["state"]) == (True, "absent")
+
+
 def test_haproxy_that_does_not_run_is_said(run: Run, tmp_path: Path) -> None:
     result = run("ready", socket=str(tmp_path / "nothing"))
     assert "HAProxy does not answer on" in result["msg"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dgx.spark.plugins.module_utils._api_key import guard_source
+from ansible_collections.dgx.spark.plugins.module_utils._key_files import guard_source
 from ansible_collections.dgx.spark.plugins.module_utils._vllm_guard import RequireKey
 
 KEY = "sk-guarded"
