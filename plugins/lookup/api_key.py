@@ -1,5 +1,6 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
-# SPDX-License-Identifier: Apache-2.0
+# Apache License 2.0 or GNU General Public License v3.0+ (see LICENSE and https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
 """Lookup dgx.spark.api_key: the fleet's API key from its file, made when it is not there."""
 
 from __future__ import annotations

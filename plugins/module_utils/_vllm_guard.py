@@ -62,7 +62,7 @@ def main(command: Sequence[str]) -> None:
     with open(os.path.join(here, KEY_NAME), encoding="utf-8") as file:
         key = file.read().strip()
     if not key:
-        sys.exit(f"{os.path.join(here, KEY_NAME)} is empty: vLLM would serve without a key")
+        raise SystemExit(f"{os.path.join(here, KEY_NAME)} is empty: vLLM would serve without a key")
     os.environ[VARIABLE] = key
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (os.environ.get("PYTHONPATH"), here) if path)
     os.execvp(command[0], list(command))
