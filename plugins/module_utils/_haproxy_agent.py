@@ -75,7 +75,7 @@ class Watch(threading.Thread):
             changed = self.health.take(finding)
             if changed or finding.kind != self._said:
                 verdict = {True: "up", False: "down", None: "no verdict yet"}[self.health.healthy]
-                print(f"{self.name}: {verdict}; {finding.kind}{f': {finding.why}' if finding.why else ''}", flush=True)
+                sys.stderr.write(f"{self.name}: {verdict}; {finding.kind}{f': {finding.why}' if finding.why else ''}\n")
             self._said = finding.kind
             time.sleep(max(0.0, started + self._settings.interval - time.monotonic()))
 
@@ -135,4 +135,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

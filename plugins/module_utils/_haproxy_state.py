@@ -54,10 +54,10 @@ def main(argv: list[str]) -> int:
     try:
         save(*argv)
     except (HaproxyError, OSError) as exc:
-        print(f"The server state was not saved: {exc}", file=sys.stderr)
+        sys.stderr.write(f"The server state was not saved: {exc}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))
