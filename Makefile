@@ -1,7 +1,7 @@
 # Everything a developer or a CI machine does here. `make help` lists it.
 PYTHON ?= python3
 BOXES ?= 1
-STAGES ?= lint types sanity unit docs browser monitoring integration molecule faults e2e
+STAGES ?= lint types sanity unit docs browser monitoring integration molecule faults fleet e2e
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
@@ -13,7 +13,7 @@ VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults e2e bench-noop bench-fleet bench-proof bench-download build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet e2e bench-noop bench-fleet bench-proof bench-download build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -78,6 +78,9 @@ molecule: engine ## roles and the whole playbook on the simulated Sparks
 
 faults: engine ## bad input and bad luck on two simulated Sparks at a time
 	$(call pytest,tests/faults --numprocesses 2 --dist worksteal)
+
+fleet: engine ## rollouts to four simulated Sparks behind a gateway under load, good ones and bad ones
+	$(call pytest,tests/fleet)
 
 e2e: engine ## the demo, as a user runs it: the real vLLM on a CPU
 	$(call pytest,tests/e2e)

@@ -19,11 +19,19 @@ from faults.test_killed import ok, settled
 SOON: dict[str, Any] = {"spark_lost_seconds": 3, "ansible_ssh_timeout": 3}
 
 
+# The box runs on, as others may count on; but nothing that Ansible says gets through.
+CUT = "INPUT -p tcp --dport 22 -j DROP"
+
+
 @pytest.fixture
-def frozen() -> Iterator[str]:
-    """The command that makes the box answer no packet any more. It answers again after the test."""
-    yield f"docker pause {BOX}"
-    subprocess.run(["docker", "unpause", BOX], capture_output=True, check=False)
+def cut_off() -> Iterator[str]:
+    """The command that loses the box. It is back after the test."""
+    yield f"docker exec {BOX} iptables -I {CUT}"
+    back()
+
+
+def back() -> None:
+    subprocess.run(["docker", "exec", BOX, "iptables", "-D", *CUT.split()], capture_output=True, check=False)
 
 
 def report(run: Run) -> Path:
@@ -36,13 +44,13 @@ def report(run: Run) -> Path:
     ("at_task", "step"),
     [("Wait until nobody is being answered", "drained"), ("vllm : Serve", "swapped"), ("Ask the probes", "proven")],
 )
-def test_a_lost_box_is_named_and_reported_and_the_next_run_finishes_it(box: Box, frozen: str, at_task: str, step: str) -> None:
+def test_a_lost_box_is_named_and_reported_and_the_next_run_finishes_it(box: Box, cut_off: str, at_task: str, step: str) -> None:
     target = {"CASE": f"lost-when-{step}"}
-    run = box.play(at_task=at_task, command=frozen, vllm_env=target, **SOON)
+    run = box.play(at_task=at_task, command=cut_off, vllm_env=target, **SOON)
     assert run.rc == 2, run.output[-6000:]
     run.says(f"{BOX} was lost while it was {step}", "Bring it back and run again")
     [row] = json.loads((report(run) / "report.json").read_text())
     assert (row["box"], row["outcome"]) == (BOX, "lost")
-    subprocess.run(["docker", "unpause", BOX], check=True, capture_output=True)
+    back()
     ok(box.play(vllm_env=target))
     assert settled(box).items() >= target.items()
