@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The controller's half of hf_snapshot: asks the Hub, lets the box compare, and gives it addresses for what it lacks.
 
-The box's half runs in its background, and the terminal shows how far it is.
+The box's half runs in its background, and the terminal shows how far it is. Of several boxes one fetches from the Hub, when they share.
 
 From a bundle it carries the files itself, and asks nobody.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from ansible import constants as C  # noqa: N812
 from ansible.utils.display import Display
 from ansible_collections.dgx.spark.plugins.module_utils._locked import locked_files
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, require
+from ansible_collections.dgx.spark.plugins.module_utils._talk import END
 from ansible_collections.dgx.spark.plugins.plugin_utils._bundle import LOCK, BundleError, model_folder, open_bundle
 from ansible_collections.dgx.spark.plugins.plugin_utils._carry import CarryError
+from ansible_collections.dgx.spark.plugins.plugin_utils._fleet import ALONE, DONE, HAS, LACKS, LOOKING, Fleet, Part
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, HubUnavailable, Listing
 from ansible_collections.dgx.spark.plugins.plugin_utils._long_task import Background
 
@@ -29,6 +32,8 @@ display = Display()
 # A box expands ~ and $HOME in its own path; the controller must not.
 CONTROLLER_OPTIONS = {**OPTIONS, "dest": {"type": "str", "required": True}}
 FRUITLESS = 2  # times without a byte that fresh addresses are refused, or another way is tried, before it is believed
+FOLLOWED = 2  # times without a byte that a box looks for the seed before it goes to the Hub itself
+DEAD_S = 60  # a seed on a box that has not said for so long that it lives was killed
 SLOW_DISK = 50e6  # bytes per second; files are read at least so fast when they are verified
 
 
@@ -37,7 +42,7 @@ class ActionModule(Background):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        self._fetched = 0
+        self._fetched = self._from_peers = 0
         args = self.validate_argument_spec(argument_spec=CONTROLLER_OPTIONS)[1]
         token = args.pop("token", None)
         self._host = (task_vars or {}).get("inventory_hostname", "")
@@ -51,9 +56,27 @@ class ActionModule(Background):
                 return self._without_hub(args, task_vars or {}, exc)
             manifest = listing.manifest
             require(manifest.files, args["files"] or [], f"revision {manifest.revision} (commit {manifest.commit})")
-            return self._with_hub(hub, listing, args, task_vars or {})
+            fleet = self._fleet_of(args, manifest, task_vars or {})
+            try:
+                return self._with_hub(hub, listing, args, task_vars or {}, fleet)
+            finally:
+                if fleet:
+                    fleet.note(DONE)
         except (SnapshotError, BundleError, CarryError, OSError) as exc:
-            return {"failed": True, "msg": f"Cannot bring {args['repo']} to {args['dest']}: {exc}", "bytes_fetched": self._fetched}
+            return {"failed": True, "msg": f"Cannot bring {args['repo']} to {args['dest']}: {exc}", **self._bytes()}
+
+    def _bytes(self) -> dict[str, int]:
+        return {"bytes_fetched": self._fetched, "bytes_from_peers": self._from_peers}
+
+    def _fleet_of(self, args: dict[str, Any], manifest: Manifest, task_vars: dict[str, Any]) -> Fleet | None:
+        """The boxes with which this one shares, if it does."""
+        hosts = task_vars.get("ansible_play_hosts") or []
+        if not args["share"] or len(hosts) < 2 or self._task.check_mode:
+            return None
+        snapshot = (args["endpoint"], manifest.repo, manifest.commit)
+        fleet = Fleet(Path(C.DEFAULT_LOCAL_TMP), snapshot, self._host, hosts, C.DEFAULT_FORKS)
+        fleet.note(LOOKING)
+        return fleet
 
     def _say(self, text: str) -> None:
         display.display(f"{self._host}: {text}")
@@ -92,44 +115,97 @@ class ActionModule(Background):
             result.setdefault("warnings", []).append(text)
         return result
 
-    def _with_hub(self, hub: Hub, listing: Listing, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """Let the box say what it lacks and give it addresses for that.
+    def _with_hub(self, hub: Hub, listing: Listing, args: dict[str, Any], task_vars: dict[str, Any], fleet: Fleet | None) -> dict[str, Any]:
+        """Let the box say what it lacks, and give it addresses for that, or those of another box that has it.
 
         It gets fresh ones when they have expired, and others when nothing comes by them, as long as bytes come.
         """
         deadline = time.monotonic() + args["timeout"]
         manifest = listing.manifest.to_json()
         result = self._box(args, task_vars, manifest=manifest)
-        fruitless, newer_than, redirect = 0, 0.0, False
-        while (needed := result.pop("needed", None)) and not result.get("failed"):
+        fruitless, newer_than, redirect, followed = 0, 0.0, False, 0
+        part = self._part(fleet, result)
+        while not result.get("failed") and (result.get("needed") or part.seed):
+            needed = result.pop("needed", [])
             manifest["verified"] = result.pop("verified", {})
             if self._task.check_mode:
                 if listing.gated:  # may we have it at all?
                     hub.addresses(listing, needed[:1])
                 break
-            addresses = hub.addresses(listing, needed, newer_than, redirect)
+            addresses = {} if part.follow else hub.addresses(listing, needed, newer_than, redirect)
             left = max(1, int(deadline - time.monotonic()))
-            result = self._box({**args, "timeout": left}, task_vars, manifest=manifest, addresses=json.dumps(addresses))
+            more = {"manifest": manifest, "addresses": json.dumps(addresses), "part": json.dumps(asdict(part))}
+            result = self._box({**args, "timeout": left}, task_vars, fleet if part.seed else None, **more)
             came = result.get("bytes_fetched", 0)
             self._fetched += came
-            result["bytes_fetched"] = self._fetched
-            refused, stuck = result.pop("refused", None), result.pop("stuck", None)
-            if not refused and not stuck:
-                continue
-            newer_than = time.time()
-            fruitless = 0 if came else fruitless + 1
-            if fruitless >= FRUITLESS:
-                raise SnapshotError(stuck or f"{refused}, although it is fresh: check the box's clock, and what its proxy lets through")
-            if stuck:
-                redirect = not redirect
-                self._say(f"{stuck}. Trying another way")
-        result.pop("verified", None)
+            self._from_peers += result.get("bytes_from_peers", 0)
+            result.update(self._bytes())
+            lost, refused, stuck = (result.pop(name, None) for name in ("lost", "refused", "stuck"))
+            if fleet and lost:
+                followed = 0 if came else followed + 1
+                part = self._after(fleet, part, lost, result.pop("seed_gone"), followed)
+            elif not refused and not stuck:
+                part = ALONE  # what it seeded, all have
+            else:
+                newer_than = time.time()
+                fruitless = 0 if came else fruitless + 1
+                if fruitless >= FRUITLESS:
+                    raise SnapshotError(stuck or f"{refused}, although it is fresh: check the box's clock, and what its proxy lets through")
+                if stuck:
+                    redirect = not redirect
+                    self._say(f"{stuck}. Trying another way")
+        for name in ("needed", "verified"):
+            result.pop(name, None)
         return result
 
-    def _box(self, args: dict[str, Any], task_vars: dict[str, Any], **more: Any) -> dict[str, Any]:
+    def _part(self, fleet: Fleet | None, result: dict[str, Any]) -> Part:
+        """What this box does in the fleet, after it has looked."""
+        if fleet is None or result.get("failed"):
+            return ALONE
+        fleet.note(LACKS if result.get("needed") else HAS)
+        part = fleet.part()
+        if part.follow:
+            self._say(f"takes the files from {part.whom}")
+        elif part.seed:
+            self._say("gives the files to the other boxes")
+        return part
+
+    def _after(self, fleet: Fleet, part: Part, lost: str, gone: bool, followed: int) -> Part:
+        """What this box does when the fleet does not give it what it lacks."""
+        if gone and not (followed >= FOLLOWED and fleet.alive(part.whom)):
+            return fleet.part()
+        fleet.note(DONE)
+        why = " (do the boxes reach each other by TCP on peer_ports?)" if gone else ""
+        self._say(f"{lost}{why}. Going to the Hub for the rest")
+        return ALONE
+
+    def _box(self, args: dict[str, Any], task_vars: dict[str, Any], seeds_for: Fleet | None = None, **more: Any) -> dict[str, Any]:
         """Run the box's half. Its arguments are long, and an invocation says what the task said."""
         size = sum(file["size"] for file in more.get("manifest", {}).get("files", ()))
-        result = self.in_background({**args, **more}, task_vars, args["timeout"] + size / SLOW_DISK)
-        for name in ("manifest", "addresses", "progress_file"):
+        bound = args["timeout"] * (2 if seeds_for else 1) + size / SLOW_DISK
+        result = self.in_background({**args, **more}, task_vars, bound, _Seeding(seeds_for) if seeds_for else None)
+        for name in ("manifest", "addresses", "part", "progress_file"):
             result.get("invocation", {}).get("module_args", {}).pop(name, None)
         return result
+
+
+class _Seeding:
+    """What the controller says at every look to a box that seeds: to go on as long as somebody wants its files."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._pulse = 0
+        self._heard = time.monotonic()
+
+    def __call__(self, told: str) -> str:
+        """Raises SnapshotError when the box's half was killed: its record would say for hours that it works."""
+        document = json.loads(told) if told else {}
+        if document.get("pulse", 0) != self._pulse:
+            self._pulse, self._heard = document["pulse"], time.monotonic()
+            mine = self._fleet.beat(document["url"])
+            return "" if mine and self._fleet.wanted() else END
+        if self._pulse and time.monotonic() - self._heard > DEAD_S:
+            raise SnapshotError(
+                "it does not work on the box any more: was it killed, or did the box restart? Run again, it goes on from there"
+            )
+        return ""

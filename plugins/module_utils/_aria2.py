@@ -77,6 +77,30 @@ def check_url(url: str) -> str:
     return url
 
 
+def arguments(configuration: str, program: str = "aria2c") -> list[str]:
+    """The program, and how it treats files: what is there is continued, in place. Raises Aria2Missing."""
+    binary = shutil.which(program)
+    if binary is None:
+        raise Aria2Missing("aria2c is not installed on this box: install the package aria2 (apt install aria2)")
+    return [
+        binary,
+        configuration,
+        "--no-netrc=true",
+        "--continue=true",
+        "--always-resume=false",
+        "--allow-overwrite=true",
+        "--auto-file-renaming=false",
+        "--file-allocation=none",
+        # What its record says to be written is written, whenever the process is killed.
+        "--disk-cache=0",
+        "--auto-save-interval=1",
+        # The system's resolver: aria2's own knows nothing of mDNS and of systemd-resolved.
+        "--async-dns=false",
+        "--follow-torrent=false",
+        "--follow-metalink=false",
+    ]
+
+
 def run(
     jobs: Sequence[Job],
     directory: str,
@@ -86,30 +110,18 @@ def run(
     split_size: str = "16M",
     program: str = "aria2c",
     watch: Callable[[], bool] = lambda: True,
+    files: int = 2,
 ) -> Outcome:
     """Fetch into an existing directory for at most C(timeout) seconds. What is there already is continued.
 
-    C(connections) fetch one file at the same time, and two files are under way. C(watch) is asked every second whether to go on.
+    C(connections) fetch one file at the same time, and so many C(files) are under way. C(watch) is asked every second whether to go on.
     Raises Aria2Missing, ValueError for a bad address.
     """
-    binary = shutil.which(program)
-    if binary is None:
-        raise Aria2Missing("aria2c is not installed on this box: install the package aria2 (apt install aria2)")
-    arguments = [
-        binary,
-        "--no-conf=true",
-        "--no-netrc=true",
+    command = [
+        *arguments("--no-conf=true", program),
         "--input-file=-",
         f"--dir={directory}",
-        "--continue=true",
-        "--always-resume=false",
-        "--allow-overwrite=true",
-        "--auto-file-renaming=false",
-        "--file-allocation=none",
-        # What its record says to be written is written, whenever the process is killed.
-        "--disk-cache=0",
-        "--auto-save-interval=1",
-        "--max-concurrent-downloads=2",
+        f"--max-concurrent-downloads={files}",
         f"--split={connections}",
         f"--max-connection-per-server={connections}",
         f"--min-split-size={split_size}",
@@ -117,10 +129,6 @@ def run(
         f"--retry-wait={patience.wait}",
         f"--timeout={patience.silence}",
         f"--connect-timeout={min(patience.silence, 30)}",
-        # The system's resolver: aria2's own knows nothing of mDNS and of systemd-resolved.
-        "--async-dns=false",
-        "--follow-torrent=false",
-        "--follow-metalink=false",
         "--console-log-level=notice",
         "--show-console-readout=false",
         "--enable-color=false",
@@ -130,12 +138,12 @@ def run(
     text = "".join(f"{check_url(job.url)}\n out={job.name}\n" for job in jobs)
     environment = {**os.environ, "LC_ALL": "C"}
     process = subprocess.Popen(
-        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
     )
     try:
         output, timed_out = _attend(process, text, timeout, watch)
     except BaseException:
-        _stop(process)
+        stop(process)
         raise
     return Outcome(parse_failures(output.splitlines(), jobs), timed_out)
 
@@ -150,11 +158,11 @@ def _attend(process: subprocess.Popen[str], text: str, timeout: float, watch: Ca
         except subprocess.TimeoutExpired:
             rest = None  # it was taken the first time
         if not watch():
-            return _stop(process), False
-    return _stop(process), True
+            return stop(process), False
+    return stop(process), True
 
 
-def _stop(process: subprocess.Popen[str]) -> str:
+def stop(process: subprocess.Popen[str]) -> str:
     """It writes its record on SIGTERM, and is killed when it does not end. Returns its output."""
     process.terminate()
     try:

@@ -17,13 +17,15 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.dgx.spark.plugins.module_utils import _aria2, _checkpoint
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, Manifest, RepoFile, SnapshotError
-from ansible_collections.dgx.spark.plugins.module_utils._pace import Pace, amount
+from ansible_collections.dgx.spark.plugins.module_utils._pace import Pace, amount, share
+from ansible_collections.dgx.spark.plugins.module_utils._peer import PeersLost, Seeding, Swarm
+from ansible_collections.dgx.spark.plugins.module_utils._seed import Seed
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     Plan,
     Present,
@@ -35,7 +37,9 @@ from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     read_all,
     silent,
 )
+from ansible_collections.dgx.spark.plugins.module_utils._verify import Verifier
 
+PEERS_LOOK_S = 0.5
 MAX_WAIT = 300  # seconds; a host that asks for more is not waited for
 # The Hub answers one of these for an address that has expired, and a mirror may take any of them.
 REFUSED = frozenset({400, 401, 403, 404, 410})
@@ -63,6 +67,22 @@ class Limits:
     def silence(self) -> float:
         """No byte of any file for so long: every connection was given up and made again, in vain."""
         return 2 * self.patience.silence + self.patience.wait
+
+
+@dataclass
+class Came:
+    """Bytes that came over the network: from the Hub, and from other boxes of the fleet."""
+
+    from_hub: int = 0
+    from_peers: int = 0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """This box' part in a fleet's download: it gives what it has (seed), or takes what another has (seeding), or neither."""
+
+    seed: Seed | None = None
+    seeding: Seeding | None = None
 
 
 class Stuck(SnapshotError):
@@ -116,28 +136,46 @@ def wait_for_another(dest: str, timeout: float, tell: Callable[[str], None] = si
 
 
 class Transfer:
-    """Fetches and verifies the files of a plan, into the directory of parts. `fetched` counts the bytes that came over the network."""
+    """Fetches and verifies the files of a plan, into the directory of parts. `came` counts the bytes that came over the network."""
 
     def __init__(
-        self, dest: str, plan: Plan, addresses: Mapping[str, Address], limits: Limits, tell: Callable[[str], None] = silent
+        self,
+        dest: str,
+        plan: Plan,
+        addresses: Mapping[str, Address],
+        limits: Limits,
+        verifier: Verifier,
+        fleet: Fleet = Fleet(),  # noqa: B008  frozen
+        tell: Callable[[str], None] = silent,
     ) -> None:
         self.dest = dest
         self.plan = plan
         self.limits = limits
-        self.fetched = 0
+        self.came = Came()
         self._addresses = addresses
+        self._fleet = fleet
+        self._verifier = verifier
         self._files = {file.digest: file for file in plan.fetch}
         self._bad: set[str] = set()
         self._started = time.monotonic()
-        self._verified: dict[str, str] = {}  # digest → sha256
         self._tell = tell
         self._pace = Pace(plan.size)
         self._silent_for = 0.0  # seconds, when that was too long
 
     def run(self) -> dict[str, str]:
-        """Fetch all. Returns the sha256 of every content, by digest. Raises SnapshotError, Stuck, Refused, Aria2Missing, OSError."""
+        """Fetch all. Returns the sha256 of every content, by digest.
+
+        Raises SnapshotError, Stuck, Refused, PeersLost, Aria2Missing, OSError.
+        """
         self._prepare()
         left = self._settle(self._files)
+        if left and self._fleet.seeding:
+            self._from_peers(left, self._fleet.seeding)
+            left = []
+        # A seed fetches one file after the other: each travels on while the next one comes, the largest first.
+        seeds = self._fleet.seed is not None
+        if seeds:
+            left.sort(key=lambda digest: -self._files[digest].size)
         fruitless = 0
         while left:
             before = self._there(left)
@@ -149,38 +187,77 @@ class Transfer:
                 self.limits.timeout - self._seconds(),
                 self.limits.patience,
                 watch=self._goes_on,
+                files=1 if seeds else 2,
             )
             gained = max(0, self._there(left) - before)
-            self.fetched += gained
+            self.came.from_hub += gained
             left = self._settle(left)
             if not left:
                 break
             if outcome.timed_out or self._seconds() >= self.limits.timeout:
-                raise SnapshotError(
-                    f"the download did not end within {self.limits.timeout:.0f} s: {self.progress()}. Run again, it goes on from there;"
-                    " or raise timeout"
-                )
+                raise self._too_late()
             failures = {digest: outcome.failures[digest] for digest in left if digest in outcome.failures}
             self._give_up_on(failures)
             fruitless = 0 if gained else fruitless + 1
             if fruitless >= self.limits.rounds or self._silent_for:
                 raise self._last_words(failures, left)
             self._wait(failures)
-        return self._verified
+        return self._verifier.verified
+
+    def _from_peers(self, wanted: Sequence[str], seeding: Seeding) -> None:
+        """Fetch from the fleet. Raises PeersLost when that does not end well; what has come stays. Aria2Missing, OSError."""
+        before, silent_since = self._there(self._files), time.monotonic()
+        self._pace = Pace(self.plan.size, before)
+        verified, wrong = self._verifier.verified, self._verifier.wrong
+        try:
+            with Swarm(seeding, os.path.join(self.dest, PARTIAL), self.limits.patience.silence) as swarm:
+                while left := {digest: self._files[digest] for digest in wanted if digest not in verified}:
+                    swarm.step(left)
+                    for digest in swarm.complete & left.keys():
+                        self._verifier.look(left[digest], partial_path(self.dest, left[digest]))
+                    for digest in wrong & left.keys():
+                        self._drop(digest)
+                        raise PeersLost(f"{left[digest].path} came wrong from the fleet")
+                    self._keep("" if swarm.under_way else f"waiting for the seed, which says: {swarm.says or 'working'}")
+                    if self._pace.silence() < 1 or not swarm.under_way:
+                        silent_since = time.monotonic()
+                    if time.monotonic() - silent_since > self.limits.silence:
+                        raise PeersLost(f"no byte came from the fleet for {self.limits.silence:.0f} s")
+                    if self._seconds() >= self.limits.timeout:
+                        raise self._too_late()
+                    time.sleep(PEERS_LOOK_S)
+        finally:
+            self.came.from_peers += max(0, self._there(self._files) - before)
 
     def _goes_on(self) -> bool:
-        """Say how far it is, and see that this survives a power cut. False when nothing has come for too long."""
-        self._tell(self._pace.at(self._there(self._files)))
-        _checkpoint.keep(os.path.join(self.dest, PARTIAL), self._files)
+        """Verify what is complete, and say how far it is. False when nothing has come for too long."""
+        for file in self._files.values():
+            path = partial_path(self.dest, file)
+            if os.path.exists(path) and not os.path.exists(path + _checkpoint.RECORD) and os.stat(path).st_blocks * 512 >= file.size:
+                self._verifier.look(file, path)
+        self._keep()
         if self._pace.silence() > self.limits.silence:
             self._silent_for = self._pace.silence()
         return not self._silent_for
 
+    def _keep(self, waits: str = "") -> None:
+        """Say how far it is, or that it waits, and see that what is there survives a power cut."""
+        there = self._there(self._files)
+        pace = self._pace.at(there)
+        self._tell(f"{share(there, self.plan.size)}, {waits}" if waits else pace)
+        _checkpoint.keep(os.path.join(self.dest, PARTIAL), self._files)
+
     def progress(self) -> str:
         """How far it is: `fetched 3.1 of 16.5 GB, 12.0 MB/s`."""
         there = self._there(self._files)
-        rate = self.fetched / max(self._seconds(), 0.001)
+        rate = (self.came.from_hub + self.came.from_peers) / max(self._seconds(), 0.001)
         return f"fetched {amount(there)} of {amount(self.plan.size)}, {amount(rate)}/s"
+
+    def _too_late(self) -> SnapshotError:
+        return SnapshotError(
+            f"the download did not end within {self.limits.timeout:.0f} s: {self.progress()}. Run again, it goes on from there;"
+            " or raise timeout"
+        )
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -190,7 +267,10 @@ class Transfer:
 
     def _url(self, digest: str) -> str:
         # What has none came with its content, and was settled first.
-        return self._addresses[self._files[digest].path].url or ""
+        return self._address(self._files[digest]).url or ""
+
+    def _address(self, file: RepoFile) -> Address:
+        return self._addresses.get(file.path, Address())
 
     def _prepare(self) -> None:
         """Make the directory of parts, remove what cannot be continued, and write what the controller handed over."""
@@ -203,7 +283,7 @@ class Transfer:
         for digest, file in self._files.items():
             if not partial_bytes(self.dest, file):
                 self._drop(digest)
-            content = "" if file.size == 0 else self._addresses[file.path].content
+            content = "" if file.size == 0 else self._address(file).content
             if content is not None:
                 self._drop(digest)
                 with open(partial_path(self.dest, file), "wb") as stream:
@@ -217,8 +297,11 @@ class Transfer:
 
     def _settle(self, which: Iterable[str]) -> list[str]:
         """Verify what is complete; a wrong content is dropped, and an error the second time. Returns what is still to be fetched."""
+        self._verifier.wait()
         complete, left = {}, []
         for digest in which:
+            if digest in self._verifier.verified:
+                continue
             path = partial_path(self.dest, self._files[digest])
             if os.path.exists(path) and not os.path.exists(path + _checkpoint.RECORD):
                 complete[digest] = path
@@ -226,22 +309,22 @@ class Transfer:
                 left.append(digest)
         files = self._files
         paths = {files[digest].path: path for digest, path in complete.items()}
-        read = read_all(paths, (files[digest] for digest in complete), self._tell)
+        read = read_all(paths, (files[digest] for digest in complete), self._tell, self._verifier.in_pieces)
         for digest, path in complete.items():
             file, found = files[digest], read[files[digest].path]
-            if found.match(file) and os.path.getsize(path) == file.size:
-                self._verified[digest] = found.sha256
+            if self._verifier.found(file, path, found):
                 continue
             what = self._wrong(file, os.path.getsize(path), found.git_sha1 or found.sha256)
             self._drop(digest)
-            if digest in self._bad or self._addresses[file.path].url is None:
+            self._verifier.forget(digest)
+            if digest in self._bad or self._address(file).url is None:
                 raise SnapshotError(what)
             self._bad.add(digest)
             left.append(digest)
         return left
 
     def _wrong(self, file: RepoFile, size: int, found: str) -> str:
-        source = self._addresses[file.path].url
+        source = self._address(file).url
         where = f"twice from {_aria2.host_of(source)}" if source else "from the controller"
         if size != file.size:
             seen = f"{size} bytes, the Hub says {file.size}"
@@ -383,19 +466,20 @@ def carry_out(
     plan: Plan,
     addresses: Mapping[str, Address],
     limits: Limits,
-    count: Callable[[int], None],
+    count: Callable[[Came], None],
     tell: Callable[[str], None] = silent,
+    fleet: Fleet = Fleet(),  # noqa: B008  frozen
 ) -> dict[str, Present]:
     """Do what a plan says, in C(dest), which is made if it is not there.
 
     C(count) is told the bytes that came over the network, also when it fails; C(tell) hears how far it is. Returns what is there now.
-    Raises SnapshotError, Stuck, Refused, Aria2Missing, OSError.
+    Raises SnapshotError, Stuck, Refused, PeersLost, Aria2Missing, OSError.
     """
     os.makedirs(dest, mode=0o755, exist_ok=True)
-    with alone(dest):
-        transfer = Transfer(dest, plan, addresses, limits, tell)
+    with alone(dest), Verifier(fleet.seed) as verifier:
+        transfer = Transfer(dest, plan, addresses, limits, verifier, fleet, tell)
         try:
             sha256 = transfer.run() if plan.fetch else {}
         finally:
-            count(transfer.fetched)
+            count(transfer.came)
         return put_in_place(dest, manifest, plan, sha256)

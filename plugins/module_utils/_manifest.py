@@ -18,7 +18,7 @@ MARKER = ".dgx-spark-snapshot.json"
 PARTIAL = ".dgx-spark-partial"
 MAX_HANDED_OVER = 16 * 1024 * 1024  # bytes; a larger file never travels through the controller
 
-# Options of the module that its two halves share. `manifest`, `addresses` and `progress_file` are for the module half alone.
+# Options of the module that its two halves share. `manifest`, `addresses`, `part` and `progress_file` are for the module half alone.
 OPTIONS: dict[str, Any] = {
     "repo": {"type": "str", "required": True},
     "revision": {"type": "str", "default": "main"},
@@ -30,6 +30,9 @@ OPTIONS: dict[str, Any] = {
     "timeout": {"type": "int", "default": 14400},
     "stall_timeout": {"type": "int", "default": 60},
     "connections": {"type": "int", "default": 8},
+    "share": {"type": "bool", "default": False},
+    "peer_ports": {"type": "str", "default": "6881-6889"},
+    "peer_address": {"type": "str"},
     "lock": {"type": "dict"},
     "bundle": {"type": "str"},
 }

@@ -10,6 +10,7 @@ without reading a byte of them.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._manifest import (
     make_file,
 )
 from ansible_collections.dgx.spark.plugins.module_utils._pace import Reading, amount
+from ansible_collections.dgx.spark.plugins.module_utils._torrent import SMALL, piece_length
 
 SCHEMA = 1
 HASHERS = 4  # files that are read at the same time
@@ -127,10 +129,11 @@ def _stat(path: str) -> os.stat_result | None:
 
 @dataclass(frozen=True)
 class Digests:
-    """Both hashes of a file's content."""
+    """Both hashes of a file's content, and when they were asked for those of its pieces (SHA-1, one after the other)."""
 
     sha256: str
     git_sha1: str
+    pieces: bytes = b""
 
     @classmethod
     def of(cls, content: bytes) -> Digests:
@@ -146,18 +149,35 @@ def silent(text: str) -> None:
     """Where nobody wants to hear how far it is."""
 
 
-def digests(path: str, git: bool = True, count: Callable[[int], None] = lambda read: None) -> Digests:
-    """Read a file once; without C(git) its sha1 is left empty, as a large file has none. C(count) hears of bytes. Raises OSError."""
-    sha256 = hashlib.sha256()
+def digests(path: str, git: bool = True, count: Callable[[int], None] = lambda read: None, piece: int = 0) -> Digests:
+    """Read a file once; without C(git) its sha1 is left empty, as a large file has none. C(count) hears of bytes.
+
+    With C(piece), a multiple of a MiB, the pieces of that length are hashed as well. Raises OSError.
+    """
+    sha256, pieces, left = hashlib.sha256(), [], 0
     with open(path, "rb", buffering=0) as stream:
         sha1 = hashlib.sha1(b"blob %d\0" % os.fstat(stream.fileno()).st_size, usedforsecurity=False) if git else None
         buffer = bytearray(1024 * 1024)
-        while got := stream.readinto(buffer):
+        while got := _fill(stream, buffer):
             sha256.update(memoryview(buffer)[:got])
             if sha1:
                 sha1.update(memoryview(buffer)[:got])
+            if piece:
+                if not left:
+                    pieces.append(hashlib.sha1(usedforsecurity=False))
+                    left = piece
+                pieces[-1].update(memoryview(buffer)[:got])
+                left -= got
             count(got)
-    return Digests(sha256.hexdigest(), sha1.hexdigest() if sha1 else "")
+    return Digests(sha256.hexdigest(), sha1.hexdigest() if sha1 else "", b"".join(one.digest() for one in pieces))
+
+
+def _fill(stream: io.RawIOBase, buffer: bytearray) -> int:
+    """Read until the buffer is full or the file ends: the bytes that were read."""
+    there = 0
+    while there < len(buffer) and (got := stream.readinto(memoryview(buffer)[there:])):
+        there += got
+    return there
 
 
 @dataclass(frozen=True)
@@ -257,18 +277,26 @@ def _marker_reasons(manifest: Manifest, marker: Marker | None, keep: Mapping[str
     return why + [f"{path} is right, but the marker says so of another state of it" for path in stale]
 
 
-def read_all(paths: Mapping[str, str], files: Iterable[RepoFile], tell: Callable[[str], None] = silent) -> dict[str, Digests]:
+def read_all(
+    paths: Mapping[str, str], files: Iterable[RepoFile], tell: Callable[[str], None] = silent, in_pieces: bool = False
+) -> dict[str, Digests]:
     """Hash files at the same time, each as its manifest needs it; C(tell) hears how far that is. Raises OSError."""
-    git = {file.path: file.git_sha1 is not None for file in files}
+    known = {file.path: file for file in files}
     reading = Reading(len(paths), sum(os.path.getsize(path) for path in paths.values()), tell)
 
     def read(name: str) -> Digests:
-        found = digests(paths[name], git[name], reading.read)
+        found = read_one(paths[name], known[name], in_pieces, reading.read)
         reading.ended()
         return found
 
     with ThreadPoolExecutor(HASHERS) as pool:
         return dict(zip(paths, pool.map(read, paths), strict=True))
+
+
+def read_one(path: str, file: RepoFile, in_pieces: bool = False, count: Callable[[int], None] = lambda read: None) -> Digests:
+    """Hash a file as its manifest needs it; C(in_pieces), if it is large enough for a torrent, its pieces too. Raises OSError."""
+    piece = piece_length(file.size) if in_pieces and file.size >= SMALL else 0
+    return digests(path, file.git_sha1 is not None, count, piece)
 
 
 def partial_path(dest: str, file: RepoFile) -> str:

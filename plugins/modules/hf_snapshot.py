@@ -87,9 +87,29 @@ options:
       - A directory on the controller that M(dgx.spark.bundle) made. The files come from it over Ansible's own connection, and the Hub is
         not asked. What they must be says O(lock). Empty asks the Hub.
     type: str
+  share:
+    description:
+      - Of the boxes of a play that run this task for the same commit, one gets the files from the Hub, and the others get them from it and
+        from each other, by BitTorrent, while they come. A box that has all files already gives them instead. Each verifies for itself.
+      - When the one ends early, another takes its place. A box that does not reach the others gets its files from the Hub.
+      - What is given is not encrypted. The boxes listen on O(peer_ports) as long as the task takes, and give to those alone that this task
+        told where.
+      - As many boxes share at a time as Ansible has forks.
+    type: bool
+    default: false
+  peer_ports:
+    description: The TCP ports on which boxes reach each other, from the first to the last. A box uses one that is free.
+    type: str
+    default: 6881-6889
+  peer_address:
+    description: The IPv4 address at which the other boxes reach this one. Without it, it is the one of its route to the world.
+    type: str
   manifest:
     description: For the module's action half, which asks the Hub. Not for tasks.
     type: dict
+  part:
+    description: For the module's action half, which asks the Hub. Not for tasks.
+    type: str
   addresses:
     description: For the module's action half, which asks the Hub. Not for tasks.
     type: str
@@ -143,6 +163,10 @@ bytes_fetched:
   description: Bytes that came over the network to the box in this run.
   type: int
   returned: always
+bytes_from_peers:
+  description: How many of these came from other boxes of the play.
+  type: int
+  returned: always
 reasons:
   description: Why something was done, one sentence each; empty when nothing was.
   type: list
@@ -151,17 +175,33 @@ reasons:
   sample: ["model-00001-of-00004.safetensors is missing"]
 """
 
+import contextlib
 import json
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _neighbours, _parts
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing, Patience
-from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, carry_out, wait_for_another
+from ansible_collections.dgx.spark.plugins.module_utils._fetch import (
+    Address,
+    Came,
+    Fleet,
+    Limits,
+    Refused,
+    Stuck,
+    carry_out,
+    wait_for_another,
+)
 from ansible_collections.dgx.spark.plugins.module_utils._locked import require_locked
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, manifest_from, require
+from ansible_collections.dgx.spark.plugins.module_utils._pace import amount
+from ansible_collections.dgx.spark.plugins.module_utils._peer import PeersLost, Seeding
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
+from ansible_collections.dgx.spark.plugins.module_utils._seed import Seed, port_range
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     Marker,
     Plan,
@@ -172,6 +212,8 @@ from ansible_collections.dgx.spark.plugins.module_utils._snapshot import (
     problem,
     read_marker,
 )
+from ansible_collections.dgx.spark.plugins.module_utils._talk import Talk
+from ansible_collections.dgx.spark.plugins.module_utils._verify import Verifier
 
 
 def asked_for(params: dict[str, Any], marker: Marker | None) -> Manifest:
@@ -198,6 +240,7 @@ def look(params: dict[str, Any], marker: Marker | None, tell: Progress) -> tuple
         raise SnapshotError(f"{params['dest']} is not complete ({plan.reasons[0]})")
     if not 1 <= params["connections"] <= 16:
         raise SnapshotError(f"connections is {params['connections']}: aria2 takes 1 to 16")
+    port_range(params["peer_ports"])
     if not 1 <= params["stall_timeout"] <= 600:
         raise SnapshotError(f"stall_timeout is {params['stall_timeout']}: aria2 takes 1 to 600 seconds")
     beside = _neighbours.find(params["dest"], plan.fetch)
@@ -223,40 +266,80 @@ def result(manifest: Manifest, plan: Plan, present: dict[str, Present], marker: 
     }
 
 
+@contextlib.contextmanager
+def in_fleet(
+    params: dict[str, Any], part: dict[str, Any], manifest: Manifest, plan: Plan, tell: Progress
+) -> Iterator[tuple[Fleet, Callable[[str], None]]]:
+    """This box' part in its fleet, and how it says how far it is. A seed gives what it has until the controller says that it is enough.
+
+    Raises SnapshotError, OSError.
+    """
+    if part.get("follow"):
+        yield Fleet(seeding=Seeding(part["follow"], params["peer_ports"])), tell
+        return
+    if not part.get("seed"):
+        yield Fleet(), tell
+        return
+    ports, address, file = port_range(params["peer_ports"]), params["peer_address"], params["progress_file"]
+    with Seed(part["seed"], ports, address) as seed, Talk(file, {"url": seed.url}) as talk, Verifier(seed) as verifier:
+
+        def say(text: str) -> None:
+            seed.says = text
+            tell(text)
+
+        verifier.look_all({path: os.path.join(params["dest"], path) for path in plan.keep}, manifest.files)
+        yield Fleet(seed=seed), say
+        while talk.wanted():
+            say(f"complete; {amount(seed.sent)} given to other boxes")
+            time.sleep(0.5)
+
+
+def amounts(came: list[Came]) -> dict[str, int]:
+    """Bytes that came over the network, and how many of them from other boxes."""
+    peers = sum(one.from_peers for one in came)
+    return {"bytes_fetched": sum(one.from_hub for one in came) + peers, "bytes_from_peers": peers}
+
+
 def main() -> None:
-    told = {"manifest": {"type": "dict"}, "addresses": {"type": "str", "no_log": True}, "progress_file": {"type": "path"}}
+    secret = {"type": "str", "no_log": True}
+    told = {"manifest": {"type": "dict"}, "addresses": secret, "part": secret, "progress_file": {"type": "path"}}
     module = AnsibleModule(argument_spec={**OPTIONS, **told}, supports_check_mode=True)
     params = module.params
     tell = Progress(params["progress_file"])
-    fetched: list[int] = []
+    came: list[Came] = []
     try:
         if not module.check_mode:
             wait_for_another(params["dest"], params["timeout"], tell)
         marker = read_marker(params["dest"])
         manifest, plan, beside = look(params, marker, tell)
         addresses = {path: Address(**entry) for path, entry in json.loads(params["addresses"] or "{}").items()}
+        part = json.loads(params["part"] or "{}")
         answer = result(manifest, plan, {}, marker)
         # For the action half, which gets addresses and calls again; what has been read stays read.
         unfinished = {
             "needed": [file.path for file in plan.fetch],
             "verified": {path: asdict(state) for path, state in plan.keep.items()},
         }
-        if any(file.path not in addresses for file in plan.fetch):
+        if not part.get("follow") and any(file.path not in addresses for file in plan.fetch):
             answer |= unfinished
             if params["bundle"] and not module.check_mode:
                 answer["parts"] = _parts.prepare(params["dest"], plan, beside)
-        elif plan.changed and not module.check_mode:
-            _neighbours.link(params["dest"], plan, beside)
-            limits = Limits(params["connections"], params["timeout"], patience=Patience(silence=params["stall_timeout"]))
-            present = carry_out(params["dest"], manifest, plan, addresses, limits, fetched.append, tell)
-            answer = result(manifest, plan, present, marker)
+        elif not module.check_mode:
+            with in_fleet(params, part, manifest, plan, tell) as (fleet, say):
+                if plan.changed:
+                    _neighbours.link(params["dest"], plan, beside)
+                    limits = Limits(params["connections"], params["timeout"], patience=Patience(silence=params["stall_timeout"]))
+                    present = carry_out(params["dest"], manifest, plan, addresses, limits, came.append, say, fleet)
+                    answer = result(manifest, plan, present, marker)
     except Refused as exc:
         answer |= {**unfinished, "refused": str(exc)}
     except Stuck as exc:
         answer |= {**unfinished, "stuck": str(exc)}
+    except PeersLost as exc:
+        answer |= {**unfinished, "lost": str(exc), "seed_gone": exc.seed_gone}
     except (SnapshotError, Aria2Missing, OSError, ValueError) as exc:
-        module.fail_json(msg=f"Cannot bring {params['repo']} to {params['dest']}: {exc}", bytes_fetched=sum(fetched), exception=exc)
-    module.exit_json(bytes_fetched=sum(fetched), **answer)
+        module.fail_json(msg=f"Cannot bring {params['repo']} to {params['dest']}: {exc}", exception=exc, **amounts(came))
+    module.exit_json(**amounts(came), **answer)
 
 
 if __name__ == "__main__":

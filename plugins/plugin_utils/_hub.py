@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +32,7 @@ from ansible_collections.dgx.spark.plugins.module_utils._manifest import (
     manifest_from,
 )
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import Digests
+from ansible_collections.dgx.spark.plugins.plugin_utils._shared import shared
 
 try:
     from huggingface_hub import HfApi
@@ -167,16 +166,8 @@ class Hub:
     def _kept(self, *what: str) -> Iterator[dict[str, Any]]:
         """What this run knows already; whoever comes second waits for the first. What is put in is kept."""
         key = hashlib.sha256(json.dumps([self.endpoint, self._token, *what]).encode()).hexdigest()
-        with open(self._cache / f"dgx-spark-hub-{key}.json", "a+", encoding="utf-8", opener=_private) as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.seek(0)
-            text = stream.read()
-            known: dict[str, Any] = json.loads(text) if text else {}
-            try:
-                yield known
-            finally:
-                stream.truncate(0)
-                stream.write(json.dumps(known))
+        with shared(self._cache / f"dgx-spark-hub-{key}.json") as known:
+            yield known
 
     # ------------------------------------------------------------------ requests
     def _ask_listing(self, repo: str, revision: str) -> Listing:
@@ -322,7 +313,3 @@ def _asked_wait(headers: Mapping[str, str]) -> float:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -19,6 +19,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.dgx.spark.plugins.module_utils._talk import HEARD, TOLD
 from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import LOST_S, NotReached, ended, every, wait
 from ansible_collections.dgx.spark.plugins.plugin_utils._carry import Carrier
 
@@ -34,10 +35,13 @@ class Background(ActionBase):
     _supports_check_mode = True
     _supports_diff = True
 
-    def in_background(self, args: Mapping[str, Any], task_vars: dict[str, Any], bound: float) -> dict[str, Any]:
+    def in_background(
+        self, args: Mapping[str, Any], task_vars: dict[str, Any], bound: float, answer: Callable[[str], str] | None = None
+    ) -> dict[str, Any]:
         """The module's result with these arguments, which ends by its own options within C(bound) seconds.
 
-        In check mode, which changes nothing that could be lost, it runs in the foreground. Raises AnsibleConnectionFailure.
+        At every look C(answer) hears what the module tells its controller (see _talk.py; empty at first) and says a word to it. In check
+        mode, which changes nothing that could be lost, it runs in the foreground. Raises AnsibleConnectionFailure, and what C(answer) does.
         """
         if self._task.check_mode:
             found: dict[str, Any] = self._execute_module(module_args=dict(args), task_vars=task_vars)
@@ -48,7 +52,7 @@ class Background(ActionBase):
             return job
         host = task_vars.get("inventory_hostname", "")
         interval = every(self._setting(task_vars), len(task_vars.get("ansible_play_batch") or ()))
-        look = self._look(job["results_file"], file)
+        look = self._look(job["results_file"], file, answer)
         try:
             last = wait(look, seconds + GRACE_S, interval, lambda words: display.display(f"{host}: {words}"), lost=self._lost(task_vars))
         except NotReached as exc:
@@ -77,16 +81,22 @@ class Background(ActionBase):
             self._task.async_val = 0
         return job, os.path.join(os.path.dirname(job.get("results_file", "")), name)
 
-    def _look(self, results: str, file: str) -> Callable[[], tuple[bool, str]]:
+    def _look(self, results: str, file: str, answer: Callable[[str], str] | None) -> Callable[[], tuple[bool, str]]:
         """A function that looks at the job: has it ended, and what it said last. Raises NotReached."""
         command = f"head -c 300 {shlex.quote(results)}; echo; cat {shlex.quote(file)} 2>/dev/null"
+        told, heard = shlex.quote(file + TOLD), shlex.quote(file + HEARD)
+        word = ""
 
         def look() -> tuple[bool, str]:
+            nonlocal word
+            talk = f"; echo; cat {told} 2>/dev/null; printf %s {shlex.quote(word)} > {heard}" if answer else ""
             try:
-                found = self._low_level_execute_command(command)["stdout"]
+                found = self._low_level_execute_command(command + talk)["stdout"]
             except AnsibleConnectionFailure as exc:
                 raise NotReached(str(exc)) from exc
-            state, _end, words = str(found).partition("\n")
+            state, words, document = (str(found).split("\n") + ["", ""])[:3]
+            if answer:
+                word = answer(document.strip())
             return ended(state), words.strip()
 
         return look
@@ -95,7 +105,7 @@ class Background(ActionBase):
         """The module's result; the job's files are removed."""
         about = {"jid": job["ansible_job_id"], "_async_dir": os.path.dirname(job["results_file"])}
         result: dict[str, Any] = self._execute_module("ansible.legacy.async_status", about, task_vars=task_vars)
-        self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])} {shlex.quote(file)}")
+        self._low_level_execute_command(f"rm -f {shlex.quote(job['results_file'])} {shlex.quote(file)}*")
         return {key: value for key, value in result.items() if key not in _OF_THE_JOB}
 
     def _setting(self, task_vars: Mapping[str, Any]) -> Any:

@@ -372,3 +372,25 @@ def test_a_hub_that_is_away_does_not_matter_when_all_is_there(play: Play, hub: H
     assert "org/model at v2 is not in " in other["msg"] and f"(org/model at {commit} is there)" in other["msg"]
     assert incomplete["failed"]
     assert "is not complete (config.json is missing), and the Hub could not be asked: the controller does not reach" in incomplete["msg"]
+
+
+def sent_from(hub: Hub) -> int:
+    """Bytes of files that the Hub and its CDN sent."""
+    return sum(request["bytes"] for request in hub.requests)
+
+
+def shared(tmp_path: Path, **more: Any) -> dict[str, Any]:
+    """A task of boxes that share. Not side by side: they would link each other's files."""
+    return {"dest": str(tmp_path / "{{ inventory_hostname }}" / "model"), "share": True, "peer_ports": "26900-26949", **more}
+
+
+def test_boxes_that_share_take_every_byte_from_the_hub_once(play: Play, hub: Hub, tmp_path: Path) -> None:
+    hub.faults.link = 2_000_000
+    run = play(shared(tmp_path), boxes=3, speak=0.5)
+    results = [results[0] for results in run.boxes]
+    assert [result["changed"] for result in results] == [True] * 3, run.output[-3000:]
+    size = results[0]["size"]
+    print(run.output)
+    assert sorted(result["bytes_from_peers"] for result in results) == [0, size, size], run.output[-3000:]
+    assert [result["bytes_fetched"] for result in results] == [size] * 3
+    assert sent_from(hub) <= 1.02 * size

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils import _checkpoint
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Patience
-from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Limits, Refused, Stuck, asked_to_wait, carry_out
+from ansible_collections.dgx.spark.plugins.module_utils._fetch import Address, Came, Limits, Refused, Stuck, asked_to_wait, carry_out
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import MARKER, PARTIAL, SnapshotError
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import make_plan, partial_path, problem, read_marker
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, Listing
@@ -89,8 +89,8 @@ class Box:
             carry_out(str(self.dest), listing.manifest, plan, given, limits, self._count, self.said.append)
         return list(plan.reasons)
 
-    def _count(self, count: int) -> None:
-        self.fetched += count
+    def _count(self, came: Came) -> None:
+        self.fetched += came.from_hub + came.from_peers
 
     def visible(self) -> list[str]:
         """The files that a container would see."""
