@@ -33,7 +33,7 @@ display = Display()
 CONTROLLER_OPTIONS = {**OPTIONS, "dest": {"type": "str", "required": True}}
 FRUITLESS = 2  # times without a byte that fresh addresses are refused, or another way is tried, before it is believed
 FOLLOWED = 2  # times without a byte that a box looks for the seed before it goes to the Hub itself
-DEAD_S = 60  # a seed on a box that has not said for so long that it lives was killed
+DEAD_S = 30  # a seed on a box that has not said for so long that it lives was killed
 SLOW_DISK = 50e6  # bytes per second; files are read at least so fast when they are verified
 
 

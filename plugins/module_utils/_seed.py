@@ -190,11 +190,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _listen(seed: Seed, address: str, ports: Sequence[int]) -> _Server:
-    """A server on the first port that is free. Raises SnapshotError, OSError for an address that is not this box's."""
+    """A server on the first port that is free. Raises SnapshotError, OSError."""
     for port in ports:
         try:
             return _Server((address, port), seed)
         except OSError as exc:
+            if exc.errno == errno.EADDRNOTAVAIL:
+                raise SnapshotError(f"{address} is no address of this box: correct peer_address") from exc
             if exc.errno != errno.EADDRINUSE:
                 raise
     raise SnapshotError(f"none of the ports {ports[0]} to {ports[-1]} is free on {address}: set peer_ports to others")
@@ -210,8 +212,11 @@ def port_range(text: str) -> range:
 
 
 def own_address() -> str:
-    """The IPv4 address by which this box reaches the world, without sending anything. Raises OSError when it has no route."""
+    """The IPv4 address by which this box reaches the world; nothing is sent. Raises SnapshotError when it has no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # an address that documentation uses, by RFC 5737
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address that documentation uses, by RFC 5737
+        except OSError as exc:
+            raise SnapshotError("this box has no default route, so it does not know where others reach it: set peer_address") from exc
         address: str = probe.getsockname()[0]
         return address

@@ -20,6 +20,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 BOXES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 BOX = f"spark-sim-{1 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
+# Boxes for tests that need more than one; their numbers follow those of the processes' boxes.
+FLEET = 2
 NAME = "gemma4-nvfp4"
 KEY_FILE = ROOT / "inventories" / "sim" / ".gemma4.api_key"
 # A machine of the lab that has no business with the boxes.

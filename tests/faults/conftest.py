@@ -7,19 +7,19 @@ import subprocess
 import sys
 
 import pytest
-from faults.box import BOXES, ROOT, Box, Served
+from faults.box import BOXES, FLEET, ROOT, Box, Served
 
 LAB = [sys.executable, str(ROOT / "tests/sim/lab.py")]
 
 
 @pytest.fixture(scope="session")
 def box() -> Box:
-    """This process' box. The first process makes those of all."""
+    """This process' box. The first process makes those of all, and those that a fleet has besides."""
     lock = ROOT / ".cache" / "faults.lock"
     lock.parent.mkdir(exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        subprocess.run([*LAB, "up", "--boxes", str(BOXES), "--no-real-vllm"], check=True)
+        subprocess.run([*LAB, "up", "--boxes", str(BOXES + FLEET), "--no-real-vllm"], check=True)
     return Box()
 
 

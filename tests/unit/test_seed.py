@@ -116,6 +116,11 @@ def test_the_next_port_is_taken_and_none_is_an_error(seed: Seed) -> None:
         Seed("x", range(port, port + 1), "127.0.0.1")
 
 
+def test_an_address_of_another_box_is_named() -> None:
+    with pytest.raises(SnapshotError, match="192.0.2.7 is no address of this box: correct peer_address"):
+        Seed("x", range(26800, 26830), "192.0.2.7")
+
+
 @pytest.mark.parametrize(("text", "ports"), [("6881-6889", range(6881, 6890)), ("7000", range(7000, 7001))])
 def test_ports_are_a_range_or_one(text: str, ports: range) -> None:
     assert port_range(text) == ports
