@@ -13,7 +13,7 @@ VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet e2e bench-noop bench-fleet bench-proof bench-download build clean
+.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet e2e bench-noop bench-fleet bench-proof bench-download bench-supply build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -96,6 +96,9 @@ bench-proof: engine ## how exact the proof is, beside other clients (PARTS="ours
 
 bench-download: $(VENV) ## one download beside `hf download`, and both after a kill at the half (six minutes)
 	.venv/bin/python tests/benchmarks/download.py
+
+bench-supply: $(VENV) ## a fleet's download on shaped links, beside `hf download` and a star of rsync (half an hour; root, tc, rsync)
+	.venv/bin/python tests/benchmarks/supply.py
 
 build: $(VENV) ## the collection's archive, in .cache/build
 	ansible-galaxy collection build --force --output-path .cache/build
