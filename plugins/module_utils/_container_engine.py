@@ -71,7 +71,7 @@ class RegistryAccess:
     repository: str  # by the registry's name of it
     endpoints: tuple[str, ...]  # http addresses, mirrors first
     proxies: Mapping[str, str] = field(default_factory=dict)
-    login: tuple[str, str] | None = None  # user and password
+    login: tuple[str, str] | None = field(default=None, repr=False)  # user and password
 
 
 @dataclass(frozen=True)
