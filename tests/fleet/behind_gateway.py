@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import threading
 import urllib.request
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Served:
     since: str
     environment: str
 
+    @property
     def version(self) -> str:
         found = re.search(r"VERSION=(\w+)", self.environment)
         return found[1] if found else ""
@@ -79,7 +81,7 @@ class Fleet:
         }
 
     def versions(self) -> dict[str, str]:
-        return {name: served.version() for name, served in self.served().items()}
+        return {name: served.version for name, served in self.served().items()}
 
     def gateway_state(self) -> dict[str, str]:
         """HAProxy's word for each box: UP, DRAIN, …"""
@@ -90,10 +92,14 @@ class Fleet:
         return {row["svname"]: row["status"] for row in rows if row["svname"] in self.boxes}
 
 
-def version(number: int | str, scenario: str = "good", only: str = "") -> dict[str, str]:
-    """The environment of a version that plays a scenario, on the box C(only) if it is given."""
-    played = f"{{{{ '{scenario}' if inventory_hostname == '{only}' else 'good' }}}}" if only else scenario
-    return {"VERSION": str(number), "SIM_SCENARIO": played, "SIM_START_SECONDS": "0.3"}
+def new_version() -> dict[str, Any]:
+    """The environment of a version that no box has."""
+    return {"VERSION": secrets.token_hex(4), "SIM_START_SECONDS": "0.3"}
+
+
+def with_scenario(version: dict[str, Any], scenario: str, only: str = "") -> dict[str, Any]:
+    """A version that plays a scenario, on the box C(only) if it is given: on the others it is as without."""
+    return {**version, "SIM_SCENARIO": f"{{{{ '{scenario}' if inventory_hostname == '{only}' else none }}}}" if only else scenario}
 
 
 def rows(run: Run) -> dict[str, dict[str, Any]]:

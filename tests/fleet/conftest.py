@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 import pytest
 from faults.box import ROOT
-from fleet.behind_gateway import BOXES, Clients, Fleet, version
+from fleet.behind_gateway import BOXES, Clients, Fleet, new_version
 
 LAB = [sys.executable, str(ROOT / "tests/sim/lab.py")]
 
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Version 1 serves on all boxes, behind the gateway."""
+    """All boxes serve, behind the gateway."""
     subprocess.run([*LAB, "up", "--boxes", str(len(BOXES)), "--gateway", "--no-real-vllm"], check=True)
     made = Fleet(tmp_path_factory.mktemp("fleet"))
     for playbook in ("gateway", "gemma4"):
-        run = made.play(playbook, vllm_env=version(1), rollout_fresh_batches=[4], rollout_batches=[4])
+        run = made.play(playbook, vllm_env=new_version(), rollout_fresh_batches=[4], rollout_batches=[4])
         assert run.rc == 0, run.output[-6000:]
     yield made
     subprocess.run([*LAB, "down"], check=True)
