@@ -21,6 +21,7 @@ OPTIONS: dict[str, Any] = {
     "lock_file": {"type": "str", "required": True},
     "recipe": {"type": "str", "required": True},
     "model_dir": {"type": "str", "required": True},
+    "draft_dir": {"type": "str"},
     "images": {"type": "list", "elements": "str", "default": []},
     "packages": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "int", "default": 7200},
@@ -119,7 +120,8 @@ class ActionModule(Background):
         total = sum(sizes.values()) + sum(archive["size"] for archive in archives.values()) + sum(found["files"].values())
         carrier = self.carrier(self._vars, total)
         for name, size in sizes.items():
-            carrier.pull(posixpath.join(self._args["model_dir"], wanted.weights[name].path), path / name, size)
+            directory = self._args[f"{wanted.checkpoint_of(name)}_dir"]
+            carrier.pull(posixpath.join(directory, wanted.weights[name].path), path / name, size)
         for name, archive in archives.items():
             carrier.pull(archive["path"], path / name, archive["size"])
         if lacking.packages:

@@ -58,6 +58,9 @@ options:
     description: The directory of the weights on the box.
     type: path
     required: true
+  draft_dir:
+    description: The directory of the draft model's weights on the box, where the recipe has one.
+    type: path
   images:
     description: Further images, by name. The bundle has what the box has under that name.
     type: list
@@ -209,6 +212,7 @@ def main() -> None:
             "lock_file": {"type": "str", "required": True},
             "recipe": {"type": "str", "required": True},
             "model_dir": {"type": "path", "required": True},
+            "draft_dir": {"type": "path"},
             "images": {"type": "list", "elements": "str", "default": []},
             "packages": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 7200},

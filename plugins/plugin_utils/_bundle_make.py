@@ -37,7 +37,7 @@ from ansible_collections.dgx.spark.plugins.plugin_utils._bundle import (
     read_documents,
     sha256_of,
 )
-from ansible_collections.dgx.spark.plugins.plugin_utils._lock import Document
+from ansible_collections.dgx.spark.plugins.plugin_utils._lock import CHECKPOINTS, Document
 
 ROOM_FOR_PACKAGES = 500_000_000  # bytes; they have a tenth of it
 TEXT = """\
@@ -89,6 +89,11 @@ class Wanted:
     def weights(self) -> dict[str, RepoFile]:
         """Path in the bundle → file of the repository."""
         return _weights(self.lock["recipes"][self.recipe])
+
+    def checkpoint_of(self, name: str) -> str:
+        """C(model) or C(draft): to which checkpoint a path of C(weights) belongs."""
+        entry = self.lock["recipes"][self.recipe]
+        return next(key for key in CHECKPOINTS if key in entry and name.startswith(f"{_folder(entry[key])}/"))
 
 
 @dataclass(frozen=True)
@@ -217,8 +222,12 @@ def finish(path: Path, wanted: Wanted, before: About | None, tell: Callable[[str
 
 def _weights(entry: Mapping[str, Any]) -> dict[str, RepoFile]:
     """Path in a bundle → file of the repository, of a lock's entry."""
-    folder = model_folder(entry["model"]["repo"], entry["model"]["commit"])
-    return {f"{folder}/{file.path}": file for file in locked_files(entry["model"]["files"])}
+    checkpoints = [entry[key] for key in CHECKPOINTS if key in entry]
+    return {f"{_folder(checkpoint)}/{file.path}": file for checkpoint in checkpoints for file in locked_files(checkpoint["files"])}
+
+
+def _folder(checkpoint: Mapping[str, Any]) -> str:
+    return model_folder(checkpoint["repo"], checkpoint["commit"])
 
 
 def _image_files(path: Path, image: Image) -> list[str]:

@@ -115,6 +115,15 @@ def test_a_bundle_has_all_of_it_and_sums_that_anybody_may_check(maker: Maker) ->
     assert bundle.lock == maker.lock
 
 
+def test_a_draft_model_belongs_to_it(maker: Maker) -> None:
+    maker.lock["recipes"][RECIPE]["draft"] = maker.lock["recipes"][RECIPE]["model"] | {"repo": "org/draft", "commit": "d" * 40}
+    maker.run()
+    wanted = maker.wanted()
+    name = f"models/org/draft/{'d' * 40}/config.json"
+    assert name in open_bundle(maker.path).need(RECIPE)
+    assert (wanted.checkpoint_of(name), wanted.checkpoint_of(f"models/{REPO}/{COMMIT}/config.json")) == ("draft", "model")
+
+
 def test_making_it_again_changes_nothing(maker: Maker) -> None:
     maker.run()
     before = {path: path.stat().st_mtime_ns for path in maker.path.rglob("*")}
