@@ -70,7 +70,7 @@ class ActionModule(Background):
 
     def _fleet_of(self, args: dict[str, Any], manifest: Manifest, task_vars: dict[str, Any]) -> Fleet | None:
         """The boxes with which this one shares, if it does."""
-        hosts = task_vars.get("ansible_play_hosts") or []
+        hosts = task_vars.get("ansible_play_batch") or []
         if not args["share"] or len(hosts) < 2 or self._task.check_mode:
             return None
         snapshot = (args["endpoint"], manifest.repo, manifest.commit)

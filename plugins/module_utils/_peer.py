@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -60,14 +60,15 @@ class Swarm:
     parts: str  # the directory
     silence: int  # seconds without a byte, then it connects again
     complete: set[str] = field(default_factory=set)
-    says: str = ""  # the seed, of what is still to come
+    says: str = ""  # the seed, of what is still to come …
+    ended: bool = False  # … or that nothing is
     _gids: dict[str, str] = field(default_factory=dict)
     _heard: float = 0.0
 
     def __enter__(self) -> Swarm:
         """Raises PeersLost when the seed cannot be reached, Aria2Missing, OSError."""
         self._heard = time.monotonic() - GONE_S + 2 * ANSWER_S  # who was never heard gets less time
-        while not self._index():
+        while self._index() is None:
             time.sleep(0.5)
         self._aria2 = _Aria2(self.seeding.ports, self.silence)
         return self
@@ -82,9 +83,12 @@ class Swarm:
 
     def step(self, wanted: Mapping[str, RepoFile]) -> None:
         """Begin with what the seed has by now, and see what is complete. Raises PeersLost."""
-        for digest in self._index():
-            if digest in wanted and digest not in self._gids:
-                self._gids[digest] = self._begin(wanted[digest])
+        there = self._index() or ()
+        for digest, file in wanted.items():
+            if digest in there and digest not in self._gids:
+                self._gids[digest] = self._begin(file)
+            if digest not in there and self.ended:
+                raise PeersLost(f"the seed {self._host} does not have {file.path}")
         for digest, gid in self._gids.items():
             if digest not in self.complete:
                 state = self._call("tellStatus", gid, ["status", "seeder", "errorMessage"])
@@ -105,15 +109,17 @@ class Swarm:
             raise PeersLost(f"the seed {self._host} does not describe {file.path}: {exc}") from exc
         return str(self._call("addTorrent", base64.b64encode(torrent).decode(), [], options))
 
-    def _index(self) -> Iterable[str]:
-        """What the seed has. Raises PeersLost when it has not answered for too long."""
+    def _index(self) -> Collection[str] | None:
+        """What the seed has; None when it does not answer just now. Raises PeersLost when it has not for too long."""
         try:
             document = json.loads(self._get(INDEX))
-            self.says, files = str(document["says"]), [str(digest) for digest in document["files"]]
+            self.says, self.ended = str(document["says"]), bool(document["ended"])
+            files = [str(digest) for digest in document["files"]]
         except (OSError, ValueError, KeyError, TypeError) as exc:
             if time.monotonic() - self._heard > GONE_S:
                 raise PeersLost(f"the seed {self._host} does not answer ({exc})", seed_gone=True) from exc
-            return []
+            self.ended = False
+            return None
         self._heard = time.monotonic()
         return files
 

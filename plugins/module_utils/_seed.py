@@ -45,10 +45,14 @@ class _Offer:
 
 
 class Seed:
-    """Serves while it is entered. C(offer) makes a file known; C(says) is what the peers hear of files that are still to come."""
+    """Serves while it is entered. C(offer) makes a file known; C(says) is what the peers hear of files that are still to come.
+
+    With C(ended) there are none: who lacks one need not wait for it.
+    """
 
     def __init__(self, secret: str, ports: Sequence[int], address: str | None = None) -> None:
         self.says = ""
+        self.ended = False
         self.sent = 0  # bytes
         self._secret = secret
         self._offers: dict[str, _Offer] = {}
@@ -89,7 +93,7 @@ class Seed:
         """What is answered to a request by C(client) below the secret path; None: there is no such thing."""
         (name,) = parts if len(parts) == 1 else ("",)
         if name == INDEX:
-            return json.dumps({"files": list(self._offers), "says": self.says}).encode()
+            return json.dumps({"files": list(self._offers), "says": self.says, "ended": self.ended}).encode()
         if name == ANNOUNCE:
             return self._announce(parse_qs(query, encoding="latin-1"), client)
         offer = self._offers.get(name.removesuffix(TORRENT))

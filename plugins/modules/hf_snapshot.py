@@ -289,6 +289,8 @@ def in_fleet(
 
         verifier.look_all({path: os.path.join(params["dest"], path) for path in plan.keep}, manifest.files)
         yield Fleet(seed=seed), say
+        verifier.wait()
+        seed.ended = True
         while talk.wanted():
             say(f"complete; {amount(seed.sent)} given to other boxes")
             time.sleep(0.5)

@@ -386,11 +386,10 @@ def shared(tmp_path: Path, **more: Any) -> dict[str, Any]:
 
 def test_boxes_that_share_take_every_byte_from_the_hub_once(play: Play, hub: Hub, tmp_path: Path) -> None:
     hub.faults.link = 2_000_000
-    run = play(shared(tmp_path), boxes=3, speak=0.5)
+    run = play(shared(tmp_path), boxes=3)
     results = [results[0] for results in run.boxes]
     assert [result["changed"] for result in results] == [True] * 3, run.output[-3000:]
     size = results[0]["size"]
-    print(run.output)
     assert sorted(result["bytes_from_peers"] for result in results) == [0, size, size], run.output[-3000:]
     assert [result["bytes_fetched"] for result in results] == [size] * 3
     assert sent_from(hub) <= 1.02 * size

@@ -52,7 +52,7 @@ def announce(seed: Seed, port: int, event: str = "started", info_hash: bytes = I
 
 def test_it_says_what_it_has_and_how_far_it_is(seed: Seed) -> None:
     seed.says = "6.2 of 16.5 GB"
-    assert json.loads(get(f"{seed.url}/files")[1]) == {"files": [LARGE.digest, SMALL_ONE.digest], "says": "6.2 of 16.5 GB"}
+    assert json.loads(get(f"{seed.url}/files")[1]) == {"files": [LARGE.digest, SMALL_ONE.digest], "says": "6.2 of 16.5 GB", "ended": False}
 
 
 def test_a_file_comes_whole_or_in_ranges_and_is_counted(seed: Seed) -> None:

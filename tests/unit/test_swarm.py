@@ -233,6 +233,12 @@ def test_bytes_that_are_wrong_on_a_peer_are_caught_and_come_from_elsewhere(
     assert box.right()
 
 
+def test_what_the_seed_will_never_have_is_not_waited_for(make: Callable[[str], Box], seed: Seed) -> None:
+    seed.ended = True
+    with pytest.raises(PeersLost, match=r"the seed 127.0.0.1:\d+ does not have config.json"):
+        make("box").bring(Fleet(seeding=Seeding(seed.url, PORTS)))
+
+
 def test_a_seed_that_gives_something_else_is_not_believed(make: Callable[[str], Box], seed: Seed, tmp_path: Path) -> None:
     """Its torrent fits its bytes, and they are not the Hub's."""
     box = make("box")
