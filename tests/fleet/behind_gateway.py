@@ -71,6 +71,11 @@ class Fleet:
     def url(self) -> str:
         return f"http://{self.address}:8000"
 
+    @property
+    def key(self) -> str:
+        """What clients send; the first run makes it."""
+        return self.inventory.with_name(".gemma4.api_key").read_text().strip()
+
     def play(self, playbook: str = "gemma4", **options: Any) -> Run:
         return play(playbook, inventory=str(self.inventory), **{**LIGHT, **options})
 
@@ -116,10 +121,11 @@ def outcomes(run: Run) -> dict[str, str]:
 class Clients:
     """A constant load in a thread, and how each of its streams ended."""
 
-    def __init__(self, url: str) -> None:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
+    def __init__(self, url: str, key: str) -> None:
+        asked = urllib.request.Request(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
             model = str(json.load(answer)["data"][0]["id"])
-        self.load = Load(url, model, streams=STREAMS, tokens=TOKENS)
+        self.load = Load(url, model, streams=STREAMS, tokens=TOKENS, api_key=key)
         self._thread = threading.Thread(target=lambda: asyncio.run(self.load.run()), daemon=True)
         self._thread.start()
 

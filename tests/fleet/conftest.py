@@ -18,9 +18,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """All boxes serve, behind the gateway."""
     subprocess.run([*LAB, "up", "--boxes", str(len(BOXES)), "--gateway", "--no-real-vllm"], check=True)
     made = Fleet(tmp_path_factory.mktemp("fleet"))
-    for playbook in ("gateway", "gemma4"):
-        run = made.play(playbook, vllm_env=new_version(), rollout_fresh_batches=[4], rollout_batches=[4])
-        assert run.rc == 0, run.output[-6000:]
+    run = made.play(vllm_env=new_version(), rollout_fresh_batches=[4], rollout_batches=[4])
+    assert run.rc == 0, run.output[-6000:]
     yield made
     subprocess.run([*LAB, "down"], check=True)
 
@@ -28,6 +27,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture(scope="session")
 def clients(fleet: Fleet) -> Iterator[Clients]:
     """They ask from the first test to the last."""
-    made = Clients(fleet.url)
+    made = Clients(fleet.url, fleet.key)
     yield made
     made.stop()
