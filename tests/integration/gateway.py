@@ -74,7 +74,7 @@ class Gateway:
             **{"__gateway_backend": "vllm", "__gateway_socket": self.socket, "__gateway_state_file": str(self.state_file)},
             **{"gateway_bind": "127.0.0.1", "gateway_port": port, "gateway_stats_port": stats, "gateway_probe_port": agent},
             **{"gateway_metrics_bind": f"127.0.0.1:{metrics}", "gateway_show_box": True, "gateway_slow_start": 1},
-            **{"gateway_probe_interval": 0.5, "gateway_probe_timeout": 2, "gateway_probe_failures": 2},
+            **{"gateway_probe_interval": 0.5, "gateway_probe_timeout": 3, "gateway_probe_failures": 2},
             **variables,
         }
         self.backend = Backend(self.socket, "vllm", self.master)

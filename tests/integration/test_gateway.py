@@ -125,15 +125,15 @@ def test_a_box_that_does_not_generate_sense_is_put_out_and_comes_back(small: Gat
     small.until_status(box, "UP")
 
 
-def test_one_failure_puts_no_box_out(small: Gateway) -> None:
-    box = small.boxes[0]
-    small.admit()
-    box.play({**CALM, "fault": {"http_status": 500}})
-    until("the agent saw it", lambda: f"{box.name}: up; bad" in small.agent_log.read_text())
-    box.play(CALM)
-    until("the agent saw that it is over", lambda: f"{box.name}: up; good" in small.agent_log.read_text().rpartition("up; bad")[2])
-    assert f"{box.name}: down" not in small.agent_log.read_text().partition("up; bad")[2]
-    assert small.server(box).status == "UP"
+def test_failures_that_end_in_time_put_no_box_out(tmp_path: Path) -> None:
+    with boxes("spark-1") as (box,), Gateway(tmp_path, [box], gateway_probe_failures=60) as running:
+        running.admit()
+        box.play({**CALM, "fault": {"http_status": 500}})
+        until("the agent saw it", lambda: "spark-1: up; bad" in running.agent_log.read_text())
+        box.play(CALM)
+        until("the agent saw that it is over", lambda: "spark-1: up; good" in running.agent_log.read_text().rpartition("up; bad")[2])
+        assert "spark-1: down" not in running.agent_log.read_text().partition("up; bad")[2]
+        assert running.server(box).status == "UP"
 
 
 def test_a_busy_box_stays_in_although_probes_wait_for_their_turn(small: Gateway) -> None:
