@@ -94,6 +94,19 @@ def test_nobody_who_confirms_the_canary_stops_the_rollout_after_it(fleet: Fleet,
     all_up(fleet, clients)
 
 
+def test_a_proven_box_that_a_killed_run_left_drained_is_admitted_and_not_touched(fleet: Fleet, clients: Clients) -> None:
+    target, limit = new_version(), f"{BOXES[0]},{GATEWAY}"
+    killed = fleet.play(vllm_env=target, at_task="Admit the box", command="kill -9 $PPID", limit=limit)
+    assert killed.rc == -9, killed.output[-4000:]
+    assert fleet.gateway_state()[BOXES[0]].startswith("DRAIN")
+    before = fleet.served()
+    run = fleet.play(vllm_env=target, limit=limit)
+    assert run.rc == 0, run.output[-6000:]
+    run.says("the lock was taken over from the run")
+    assert fleet.served() == before
+    all_up(fleet, clients)
+
+
 def test_a_second_run_is_refused_while_the_first_one_works(fleet: Fleet, clients: Clients) -> None:
     before, target, log = fleet.served(), new_version(), fleet.inventory.with_name("second.log")
     second = f"ansible-playbook playbooks/gemma4.yml -i {fleet.inventory} -e vllm_port=8002 > {log} 2>&1"
