@@ -49,6 +49,8 @@ QUICK: dict[str, Any] = {
     "proof_probes": ["models", "arithmetic", "fact", "json", "tool_call", "logprobs"],
     "proof_startup_timeout": 60,
     "vllm_stop_timeout": 5,
+    # Where the lab has a host for a gateway, it is not this box's.
+    "gateway_hosts": [],
 }
 
 

@@ -30,6 +30,7 @@ LIGHT: dict[str, Any] = {
     "proof_probes": ["models", "fact"],
     "vllm_stop_timeout": 30,
     "rollout_batches": [1, 2],
+    "gateway_hosts": [GATEWAY],
     "gateway_probe_interval": 1,
     "gateway_slow_start": 1,
     "gateway_show_box": True,
