@@ -33,7 +33,7 @@ display = Display()
 CONTROLLER_OPTIONS = {**OPTIONS, "dest": {"type": "str", "required": True}}
 FRUITLESS = 2  # times without a byte that fresh addresses are refused, or another way is tried, before it is believed
 FOLLOWED = 2  # times without a byte that a box looks for the seed before it goes to the Hub itself
-DEAD_S = 30  # a seed on a box that has not said for so long that it lives was killed
+DEAD_S = 30  # seconds; what has said that it lives, and has not said so again for so long, was killed
 SLOW_DISK = 50e6  # bytes per second; files are read at least so fast when they are verified
 
 
@@ -183,16 +183,16 @@ class ActionModule(Background):
         """Run the box's half. Its arguments are long, and an invocation says what the task said."""
         size = sum(file["size"] for file in more.get("manifest", {}).get("files", ()))
         bound = args["timeout"] * (2 if seeds_for else 1) + size / SLOW_DISK
-        result = self.in_background({**args, **more}, task_vars, bound, _Seeding(seeds_for) if seeds_for else None)
+        result = self.in_background({**args, **more}, task_vars, bound, _Watching(seeds_for))
         for name in ("manifest", "addresses", "part", "progress_file"):
             result.get("invocation", {}).get("module_args", {}).pop(name, None)
         return result
 
 
-class _Seeding:
-    """What the controller says at every look to a box that seeds: to go on as long as somebody wants its files."""
+class _Watching:
+    """Sees at every look that the box's half lives, and tells one that seeds to go on as long as somebody wants its files."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet | None) -> None:
         self._fleet = fleet
         self._pulse = 0
         self._heard = time.monotonic()
@@ -202,9 +202,9 @@ class _Seeding:
         document = json.loads(told) if told else {}
         if document.get("pulse", 0) != self._pulse:
             self._pulse, self._heard = document["pulse"], time.monotonic()
-            mine = self._fleet.beat(document["url"])
-            return "" if mine and self._fleet.wanted() else END
-        if self._pulse and time.monotonic() - self._heard > DEAD_S:
+            if self._fleet and not (self._fleet.beat(document["url"]) and self._fleet.wanted()):
+                return END
+        elif self._pulse and time.monotonic() - self._heard > DEAD_S:
             raise SnapshotError(
                 "it does not work on the box any more: was it killed, or did the box restart? Run again, it goes on from there"
             )

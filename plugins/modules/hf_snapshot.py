@@ -274,13 +274,13 @@ def in_fleet(
 
     Raises SnapshotError, OSError.
     """
-    if part.get("follow"):
-        yield Fleet(seeding=Seeding(part["follow"], params["peer_ports"])), tell
-        return
+    file = params["progress_file"]
     if not part.get("seed"):
-        yield Fleet(), tell
+        seeding = Seeding(part["follow"], params["peer_ports"]) if part.get("follow") else None
+        with Talk(file, {}):
+            yield Fleet(seeding=seeding), tell
         return
-    ports, address, file = port_range(params["peer_ports"]), params["peer_address"], params["progress_file"]
+    ports, address = port_range(params["peer_ports"]), params["peer_address"]
     with Seed(part["seed"], ports, address) as seed, Talk(file, {"url": seed.url}) as talk, Verifier(seed) as verifier:
 
         def say(text: str) -> None:
