@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# Where a box keeps it, unless a task says otherwise.
+LOCK = "/run/lock/dgx-spark/run.json"
+
 
 @dataclass(frozen=True)
 class Holder:

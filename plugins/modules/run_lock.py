@@ -90,7 +90,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._exclusive import Occupied, exclusive
-from ansible_collections.dgx.spark.plugins.module_utils._run_lock import Holder, about, holder, may_take, same
+from ansible_collections.dgx.spark.plugins.module_utils._run_lock import LOCK, Holder, about, holder, may_take, same
 
 GUARD_S = 10.0  # what two modules that ask at the same time wait for each other
 
@@ -145,7 +145,7 @@ def main() -> None:
             "run": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "force": {"type": "bool", "default": False},
-            "path": {"type": "path", "default": "/run/lock/dgx-spark/run.json"},
+            "path": {"type": "path", "default": LOCK},
             "owner": {"type": "str", "default": "unknown"},
             "process": {"type": "str", "default": ""},
             "instead_of": {"type": "str", "default": ""},

@@ -142,12 +142,20 @@ spark:
     python_docker:
       description: The version of python3-docker, null when it is not installed.
       type: str
+    firewall:
+      description: Does the role firewall keep clients away from vLLM's port?
+      type: bool
+    run_lock:
+      description: The run that holds the box, as M(dgx.spark.run_lock) returns it, null when none does. A run that was killed leaves it.
+      type: dict
 """
 
 import importlib.metadata
 import json
 import os
 import shutil
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -157,9 +165,11 @@ from ansible_collections.dgx.spark.plugins.module_utils._locked import fingerpri
 from ansible_collections.dgx.spark.plugins.module_utils._neighbours import neighbours
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import Ollama, OllamaError
 from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, owners, tcp_sockets
+from ansible_collections.dgx.spark.plugins.module_utils._run_lock import LOCK, about, holder
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import Marker, problem, read_marker
 
 COMMAND_S = 10
+FIREWALL = "/etc/systemd/system/dgx-spark-firewall.service"  # of the role firewall
 OLLAMA_S = 2
 
 
@@ -294,6 +304,12 @@ def gpus() -> tuple[list[dict[str, Any]], str | None]:
     return found, None if found else smi.error or smi.output.strip() or "nvidia-smi shows none"
 
 
+def run_lock() -> Mapping[str, Any] | None:
+    """The run that holds the box, or was killed while it did."""
+    text = read(LOCK)
+    return about(holder(text), time.time()) if text else None
+
+
 def look(params: dict[str, Any]) -> dict[str, Any]:
     """All facts of the box."""
     engine = docker()
@@ -320,6 +336,8 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
         "snapshots": snapshots(params["model_dir"]),
         "evidence": document(os.path.join(params["evidence_dir"], f"{params['container']}.json")) if params["container"] else None,
         "python_docker": python_docker(),
+        "firewall": os.path.exists(FIREWALL),
+        "run_lock": run_lock(),
     }
 
 

@@ -22,8 +22,8 @@ import yaml
 from faults.box import ROOT, Box, Run, play
 from load.streams import WHOLE, Load
 
-_BOXES, _, _GATEWAY = os.environ.get("SIM_FLEET", "spark-sim-1,spark-sim-2,spark-sim-3,spark-sim-4 spark-sim-gateway").partition(" ")
-BOXES, GATEWAY = _BOXES.split(","), _GATEWAY
+_NAMES, GATEWAY = os.environ.get("SIM_FLEET", "spark-sim-1,spark-sim-2,spark-sim-3,spark-sim-4 spark-sim-gateway").split(" ")
+BOXES = _NAMES.split(",")
 # What takes long on a box is left out: what is shown here is what happens between boxes.
 LIGHT: dict[str, Any] = {
     "proof_throughput": {"warmup": 0, "ignore_eos": True, "sequential": {"runs": 1, "tokens": 8}, "thresholds": {"decode_tok_s_min": 10}},

@@ -126,7 +126,8 @@ def test_a_box_that_does_not_generate_sense_is_put_out_and_comes_back(small: Gat
 
 
 def test_failures_that_end_in_time_put_no_box_out(tmp_path: Path) -> None:
-    with boxes("spark-1") as (box,), Gateway(tmp_path, [box], gateway_probe_failures=60) as running:
+    with boxes("spark-1") as only, Gateway(tmp_path, only, gateway_probe_failures=60) as running:
+        box = only[0]
         running.admit()
         box.play({**CALM, "fault": {"http_status": 500}})
         until("the agent saw it", lambda: "spark-1: up; bad" in running.agent_log.read_text())

@@ -74,7 +74,7 @@ def test_every_gateway_has_its_exporter(published: Path) -> None:
 def test_thresholds_are_the_recipes_and_what_the_inventory_says_instead(published: Path) -> None:
     groups = yaml.safe_load((published / "dgx-spark.thresholds.yml").read_text())["groups"]
     decode = {rule["labels"]["box"]: rule["expr"] for rule in groups[0]["rules"] if rule["record"] == "box:decode_tok_s:threshold"}
-    assert decode == {"spark-1": "vector(46.8)", "spark-3": "vector(12.5)"}
+    assert decode == {"spark-1": "vector(46.8)", "spark-2": "vector(6.3)", "spark-3": "vector(12.5)"}
 
 
 def test_prometheus_takes_both_files_of_rules(published: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dgx.spark.plugins.module_utils._run_lock import Holder
 from ansible_collections.dgx.spark.plugins.modules import spark_info
 from ansible_collections.dgx.spark.plugins.modules.spark_info import disk, look, model
 from sim.ollama import Ollama as SimOllama
@@ -257,3 +258,13 @@ def test_something_else_on_ollamas_port_is_no_ollama(command: Command, tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert look(params(tmp_path, ollama_url=url))["ollama"]["running"] is False
+
+
+def test_the_run_that_holds_the_box_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tmp_path / "run.json"
+    monkeypatch.setattr(spark_info, "LOCK", str(record))
+    assert spark_info.run_lock() is None
+    record.write_text(Holder("2026-11-24T180000Z", "me@there", 0.0, "p").text())
+    held = spark_info.run_lock()
+    assert held is not None
+    assert (held["run"], held["owner"]) == ("2026-11-24T180000Z", "me@there")
