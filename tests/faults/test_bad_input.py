@@ -15,7 +15,7 @@ ARTICLE = ROOT / "roles/recipe/vars/gemma4-26b-a4b-nvfp4.yml"
 def test_an_unknown_recipe(served: Served) -> None:
     run = served.box.play(recipe_name="gemma4-26b")
     assert run.rc != 0
-    run.says("There is no recipe called gemma4-26b.", "gemma4-26b-a4b-nvfp4, gemma4-26b-ollama, gemma4-31b-nvfp4")
+    run.says("There is no recipe called gemma4-26b.", "Known are gemma4-26b-a4b-nvfp4, gemma4-26b-a4b-nvfp4-nvidia, ")
     served.still_serves()
 
 
