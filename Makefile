@@ -9,11 +9,14 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
 export MOLECULE_GLOB := molecule/*/molecule.yml
 
 LAB = .venv/bin/python tests/sim/lab.py
+# More than one box gets a gateway before it.
+FLEET = $(if $(filter-out 1,$(BOXES)),--gateway)
+DEMO = "recipe_name": "gemma4-tiny-cpu", "gateway_show_box": true
 VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet e2e bench-noop bench-fleet bench-proof bench-download bench-supply build clean
+.PHONY: help venv demo demo-rollout demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet e2e bench-noop bench-fleet bench-proof bench-download bench-supply build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -24,9 +27,14 @@ $(VENV): requirements-dev.txt tools/make_venv.py
 	$(PYTHON) tools/make_venv.py
 	@touch $@
 
-demo: engine ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4
-	$(LAB) up --boxes $(BOXES)
-	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e recipe_name=gemma4-tiny-cpu
+demo: engine ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4; BOXES=3: a fleet behind a gateway, and a rollout under load
+	$(LAB) up --boxes $(BOXES) $(FLEET)
+	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e '{$(DEMO)}'
+	$(if $(FLEET),@$(MAKE) --no-print-directory demo-rollout)
+
+demo-rollout: $(VENV) ## a changed flag goes to the demo's fleet, box by box, while clients ask; the last line says how their streams ended
+	OPENAI_API_KEY=$$(cat inventories/sim/.gemma4.api_key) .venv/bin/python -m tests.load http://172.30.99.5:8000 --streams 6 --tok-s 20 \
+	  --during ansible-playbook playbooks/gemma4.yml -i inventories/sim -e '{$(DEMO), "vllm_extra_args": {"max-num-seqs": 64}}'
 
 demo-down: ## take the demo away, with all that it made but the caches
 	$(if $(wildcard $(VENV)),$(LAB) down)

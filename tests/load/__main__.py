@@ -1,6 +1,9 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.load URL`: a constant load of streams, and as JSON how each of them ended. Ends with 1 when one of them failed."""
+"""`python -m tests.load URL`: a constant load of streams, and as JSON how each of them ended. Ends with 1 when one of them failed.
+
+`python -m tests.load URL --during COMMAND …` loads as long as a command runs, and says in one line how they ended.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import os
 import signal
 import sys
 import urllib.request
+from typing import Any
 
 from .streams import WHOLE, Load, Second
 
@@ -33,8 +37,26 @@ async def load(arguments: argparse.Namespace) -> Load:
     least, most = (round(seconds * arguments.tok_s) for seconds in arguments.length)
     made = Load(arguments.url, model, streams=arguments.streams, tokens=(least, most), api_key=api_key)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, made.stop)
-    await made.run(arguments.seconds, show if arguments.watch else lambda at, second: None)
+    job = asyncio.create_task(command(arguments.during, made)) if arguments.during else None
+    await made.run(None if job else arguments.seconds, show if arguments.watch else lambda at, second: None)
+    if job and (code := await job):
+        raise SystemExit(code)
     return made
+
+
+async def command(argv: list[str], made: Load) -> int:
+    """Run it; the load stops with it."""
+    try:
+        return await (await asyncio.create_subprocess_exec(*argv)).wait()
+    finally:
+        made.stop()
+
+
+def summary(result: dict[str, Any]) -> str:
+    """How the streams ended, in a line."""
+    boxes = ", ".join(f"{box} {sum(kinds.values())}" for box, kinds in sorted(result["boxes"].items()) if box)
+    told = f"{result['streams']} streams: {result['whole']} whole, {result['refused']} refused, {result['broken']} broken off"
+    return f"{told}{f' ({boxes})' if boxes else ''}"
 
 
 def main() -> int:
@@ -48,8 +70,10 @@ def main() -> int:
     parser.add_argument("--tok-s", type=float, default=38, help="at this decode rate")
     parser.add_argument("--model", default="", help="the first that is served if left out")
     parser.add_argument("--watch", action="store_true", help="one line a second on stderr")
-    result = asyncio.run(load(parser.parse_args())).result()
-    print(json.dumps(result, indent=2))
+    parser.add_argument("--during", nargs=argparse.REMAINDER, default=[], metavar="COMMAND", help="load as long as this command runs")
+    arguments = parser.parse_args()
+    result = asyncio.run(load(arguments)).result()
+    print(summary(result) if arguments.during else json.dumps(result, indent=2))
     return 0 if result["streams"] == result[WHOLE] else 1
 
 
