@@ -28,6 +28,7 @@ def test_a_recipe_for_ollama_is_not_deployed(served: Served) -> None:
 
 def test_a_misspelt_key_of_a_recipe(served: Served, tmp_path: Path) -> None:
     recipe = yaml.safe_load(ARTICLE.read_text())
+    recipe["name"] = "mine"
     recipe["model"]["revison"] = recipe["model"].pop("revision")
     (tmp_path / "mine.yml").write_text(yaml.safe_dump(recipe))
     run = served.box.play(recipe_name="mine", recipe_dirs=[str(tmp_path)])
