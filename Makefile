@@ -16,7 +16,7 @@ VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-rollout demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet e2e bench-noop bench-fleet bench-proof bench-download bench-supply build clean
+.PHONY: help venv demo demo-rollout demo-down sim sim-down engine test lint types sanity unit docs browser monitoring integration molecule faults fleet test-faults e2e bench-noop bench-fleet bench-proof bench-download bench-supply build clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -85,9 +85,13 @@ molecule: engine ## roles and the whole playbook on the simulated Sparks
 	molecule test --all
 
 faults: engine ## bad input and bad luck on two simulated Sparks at a time
-	$(call pytest,tests/faults --numprocesses 2 --dist worksteal)
+	$(call pytest,tests/faults -m "not long" --numprocesses 2 --dist worksteal)
 
 fleet: engine ## rollouts to four simulated Sparks behind a gateway under load, good ones and bad ones
+	$(call pytest,tests/fleet -m "not long")
+
+test-faults: engine ## every row of docs/reliability.md on the lab, the long ones too (an hour)
+	$(call pytest,tests/faults --numprocesses 2 --dist worksteal)
 	$(call pytest,tests/fleet)
 
 e2e: engine ## the demo, as a user runs it: the real vLLM on a CPU

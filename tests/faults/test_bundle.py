@@ -86,6 +86,7 @@ def alone(bundle: Bundle) -> Iterator[Box]:
     box.sh(UNBLOCK)
 
 
+@pytest.mark.long
 def test_a_bundle_is_whole_and_making_it_again_changes_nothing(bundle: Bundle) -> None:
     subprocess.run(["sha256sum", "--quiet", "--check", "SHA256SUMS"], cwd=bundle.path, check=True)
     assert (bundle.path / "gemma4.lock.yml").read_text() == bundle.lock.read_text()
@@ -157,6 +158,7 @@ def test_a_box_without_a_network_is_deployed_and_proven_from_a_bundle(bundle: Bu
     assert alone.sh(f"sha256sum < {path}").split()[0] in bundle.sums()
 
 
+@pytest.mark.long
 def test_a_bundle_of_another_lock_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     lock = tmp_path / "gemma4.lock.yml"
     lock.write_text(bundle.lock.read_text().replace(bundle.digest(), "sha256:" + "0" * 64))
@@ -168,6 +170,7 @@ def test_a_bundle_of_another_lock_is_refused(bundle: Bundle, tmp_path: Path) -> 
     asked.says("supply_source is bundle: this playbook asks the registry and the Hub")
 
 
+@pytest.mark.long
 def test_a_directory_that_is_none_or_not_complete_is_no_bundle(bundle: Bundle, tmp_path: Path) -> None:
     run = bundle.deploy(bundle_dir=str(tmp_path / "none"))
     assert run.rc != 0

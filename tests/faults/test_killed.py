@@ -40,16 +40,16 @@ def ok(run: Run) -> Run:
 @pytest.mark.parametrize(
     ("at_task", "command"),
     [
-        ("Hold the box for this run", NOW),
-        ("Bring the image", NOW),
-        ("Wait until nobody is being answered", NOW),
-        ("Get the memory back from Ollama", NOW),
+        pytest.param("Hold the box for this run", NOW, marks=pytest.mark.long),
+        pytest.param("Bring the image", NOW, marks=pytest.mark.long),
+        pytest.param("Wait until nobody is being answered", NOW, marks=pytest.mark.long),
+        pytest.param("Get the memory back from Ollama", NOW, marks=pytest.mark.long),
         ("vllm : Serve", SOON),
-        ("Publish what was done", NOW),
-        ("Follow the startup log", NOW),
+        pytest.param("Publish what was done", NOW, marks=pytest.mark.long),
+        pytest.param("Follow the startup log", NOW, marks=pytest.mark.long),
         ("Ask the probes", NOW),
-        ("Keep the evidence on the box", NOW),
-        ("Note that it was moved", NOW),
+        pytest.param("Keep the evidence on the box", NOW, marks=pytest.mark.long),
+        pytest.param("Note that it was moved", NOW, marks=pytest.mark.long),
     ],
 )
 def test_the_next_run_finishes_what_a_killed_one_began(box: Box, at_task: str, command: str) -> None:
@@ -70,7 +70,13 @@ def test_what_a_killed_run_left_unproven_is_taken_back_when_it_turns_out_bad(box
     assert settled(box)["CASE"] == "good"
 
 
-@pytest.mark.parametrize(("at_task", "command"), [("Serve again what served before", SOON), ("Prove that it serves again", NOW)])
+@pytest.mark.parametrize(
+    ("at_task", "command"),
+    [
+        pytest.param("Serve again what served before", SOON, marks=pytest.mark.long),
+        ("Prove that it serves again", NOW),
+    ],
+)
 def test_a_restoration_that_was_killed_is_finished(box: Box, at_task: str, command: str) -> None:
     good = {"CASE": "good"}
     ok(box.play(vllm_env=good))

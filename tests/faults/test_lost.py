@@ -42,7 +42,11 @@ def report(run: Run) -> Path:
 
 @pytest.mark.parametrize(
     ("at_task", "step"),
-    [("Wait until nobody is being answered", "drained"), ("vllm : Serve", "swapped"), ("Ask the probes", "proven")],
+    [
+        pytest.param("Wait until nobody is being answered", "drained", marks=pytest.mark.long),
+        ("vllm : Serve", "swapped"),
+        pytest.param("Ask the probes", "proven", marks=pytest.mark.long),
+    ],
 )
 def test_a_lost_box_is_named_and_reported_and_the_next_run_finishes_it(box: Box, cut_off: str, at_task: str, step: str) -> None:
     target = {"CASE": f"lost-when-{step}"}

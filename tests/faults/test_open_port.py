@@ -133,13 +133,11 @@ def neighbour_gets_through_by_udp(box: Box, port: int) -> bool:
         return "hello" in box.sh(f'python3 -c "{listen}" || true')
 
 
-def test_where_there_is_a_gateway_only_it_reaches_the_port(served: Served, key: str, tmp_path: Path) -> None:
-    box, inventory = served.box, tmp_path / "gateway.yml"
-    inventory.write_text(f"gateway: {{hosts: {{front: {{ansible_host: {this_machine(box)}}}}}}}\n")
-    with_gateway = ["-i", str(inventory)]
-
+def test_where_some_are_named_only_they_reach_the_port(served: Served, key: str) -> None:
+    """A gateway is named by its group: tests/fleet has one."""
+    box = served.box
     for changed in (True, False):
-        run = box.play(arguments=with_gateway)
+        run = box.play(vllm_allow_from=[this_machine(box)])
         assert run.rc == 0, run.output[-4000:]
         assert (f"{BOX} " in run.output, " changed=0 " in run.output) == (True, not changed)
     for path in ("/health", "/metrics", "/v1/models"):
@@ -152,7 +150,7 @@ def test_where_there_is_a_gateway_only_it_reaches_the_port(served: Served, key: 
     box.sh(f"systemctl restart docker && docker start {NAME}")
     assert box.for_neighbour("/health") == 0
     box.sh("nft delete table inet dgx_spark")
-    allowed = box.play(vllm_allow_from=["172.30.99.0/24"], arguments=with_gateway)
+    allowed = box.play(vllm_allow_from=["172.30.99.0/24"])
     assert allowed.rc == 0, allowed.output[-4000:]
     assert box.for_neighbour("/metrics") == 200
 

@@ -144,6 +144,7 @@ def test_a_fleet_takes_every_byte_from_the_hub_once_and_a_box_that_comes_later_t
     assert fleet.left_running() == []
 
 
+@pytest.mark.long
 def test_a_seed_that_is_killed_in_the_middle_of_a_file_is_replaced(fleet: Fleet) -> None:
     fleet.hub.faults.link = 4_000_000
     killed: list[str] = []
@@ -183,6 +184,7 @@ def test_a_seed_that_is_killed_in_the_middle_of_a_file_is_replaced(fleet: Fleet)
     assert fleet.sent() == 0
 
 
+@pytest.mark.long
 def test_boxes_that_do_not_reach_each_other_get_their_files_from_the_hub(fleet: Fleet) -> None:
     rule = f"INPUT -p tcp --dport {PORTS[0]}:{PORTS[-1]} -j REJECT"
     for name in fleet.names:

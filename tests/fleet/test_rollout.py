@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import urllib.request
+
+import pytest
 from fleet.behind_gateway import BOXES, GATEWAY, Clients, Fleet, new_version, outcomes, with_scenario
 
 
@@ -21,6 +24,9 @@ def test_a_new_version_goes_to_all_boxes_and_no_stream_is_lost(fleet: Fleet, cli
     assert outcomes(run) == dict.fromkeys(BOXES, "moved")
     assert fleet.versions() == dict.fromkeys(BOXES, target["VERSION"])
     all_up(fleet, clients)
+    # Clients come through the gateway, and by no other way.
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http://{fleet.boxes[BOXES[0]].address}:8002/health", timeout=5)
 
 
 def test_a_canary_that_answers_garbage_is_restored_and_no_other_box_is_touched(fleet: Fleet, clients: Clients) -> None:
@@ -35,6 +41,7 @@ def test_a_canary_that_answers_garbage_is_restored_and_no_other_box_is_touched(f
     all_up(fleet, clients)
 
 
+@pytest.mark.long
 def test_a_later_batch_that_fails_stops_the_rollout_and_the_next_run_goes_on_there(fleet: Fleet, clients: Clients) -> None:
     before, target = fleet.served(), new_version()
     run = fleet.play(vllm_env=with_scenario(target, "garbage-empty", only=BOXES[1]), rollout_batches=[1])
@@ -51,6 +58,7 @@ def test_a_later_batch_that_fails_stops_the_rollout_and_the_next_run_goes_on_the
     all_up(fleet, clients)
 
 
+@pytest.mark.long
 def test_all_that_were_moved_go_back_when_that_is_asked(fleet: Fleet, clients: Clients) -> None:
     before = fleet.served()
     bad = with_scenario(new_version(), "garbage-empty", only=BOXES[2])
@@ -62,6 +70,7 @@ def test_all_that_were_moved_go_back_when_that_is_asked(fleet: Fleet, clients: C
     all_up(fleet, clients)
 
 
+@pytest.mark.long
 def test_the_fleet_goes_back_to_the_version_before(fleet: Fleet, clients: Clients) -> None:
     before = fleet.served()
     run = fleet.play(vllm_env=new_version(), rollout_batches=[2])
@@ -81,6 +90,7 @@ def test_too_few_boxes_would_be_left_is_refused_up_front(fleet: Fleet, clients: 
     assert fleet.served() == before
 
 
+@pytest.mark.long
 def test_nobody_who_confirms_the_canary_stops_the_rollout_after_it(fleet: Fleet, clients: Clients) -> None:
     """The canary has served for a while, was proven once more, and goes on to serve."""
     before, target = fleet.served(), new_version()
@@ -94,6 +104,7 @@ def test_nobody_who_confirms_the_canary_stops_the_rollout_after_it(fleet: Fleet,
     all_up(fleet, clients)
 
 
+@pytest.mark.long
 def test_a_proven_box_that_a_killed_run_left_drained_is_admitted_and_not_touched(fleet: Fleet, clients: Clients) -> None:
     target, limit = new_version(), f"{BOXES[0]},{GATEWAY}"
     killed = fleet.play(vllm_env=target, at_task="Admit the box", command="kill -9 $PPID", limit=limit)
@@ -107,6 +118,7 @@ def test_a_proven_box_that_a_killed_run_left_drained_is_admitted_and_not_touched
     all_up(fleet, clients)
 
 
+@pytest.mark.long
 def test_a_second_run_is_refused_while_the_first_one_works(fleet: Fleet, clients: Clients) -> None:
     before, target, log = fleet.served(), new_version(), fleet.inventory.with_name("second.log")
     second = f"ansible-playbook playbooks/gemma4.yml -i {fleet.inventory} -e vllm_port=8002 > {log} 2>&1"
