@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.box import BOX, QUICK, Box
+from faults.box import BOX, QUICK, Served
 from faults.runner import Played, play
 
 KEY = "a-key-that-nobody-may-find"
@@ -20,11 +20,11 @@ def roll_out(private: Path, **variables: Any) -> Played:
     return play("playbooks/gemma4.yml", ["-i", "inventories/sim", "--limit", BOX], private, {**QUICK, **variables})
 
 
-def test_a_rollout_hands_over_its_evidence_and_no_secret(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollout_hands_over_its_evidence_and_no_secret(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("PWD", str(tmp_path))  # where the report goes
     monkeypatch.delenv("CI", raising=False)
-    assert box.play("remove").rc == 0
+    assert served.box.play("remove").rc == 0
     # A start that is long enough to be told of.
     played = roll_out(tmp_path, vllm_api_key=KEY, vllm_env={"SIM_START_SECONDS": "5"}, spark_progress_seconds=1)
     assert played.outcome.rc == 0, played.why()
@@ -43,9 +43,9 @@ def test_a_rollout_hands_over_its_evidence_and_no_secret(box: Box, tmp_path: Pat
     assert [event for event in played.events if KEY in str(event) or TOKEN in str(event)] == []
 
 
-def test_a_rollout_that_fails_says_of_each_box_why(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollout_that_fails_says_of_each_box_why(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PWD", str(tmp_path))
-    assert box.play("remove").rc == 0
+    assert served.box.play("remove").rc == 0
     played = roll_out(tmp_path, vllm_env={"SIM_SCENARIO": "garbage-bang"})
     assert played.outcome.rc == 2
     row = played.row(BOX)
