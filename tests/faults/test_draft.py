@@ -14,7 +14,7 @@ import yaml
 from faults.box import ROOT, Box, Served
 from faults.test_way_back import changed
 
-NAME, DRAFT = "draft-test", "dgx-spark/tiny-gemma4"
+NAME, DRAFT = "draft-test", "dgx-spark/draft"
 MODELS = f"/srv/models/{NAME}"
 
 

@@ -97,9 +97,9 @@ class Load:
         self._stop.set()
 
     def stop_soon(self) -> None:
-        """The same from another thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.stop)
+        """The same from another thread; nothing when the load has ended."""
+        if (loop := self._loop) is not None:
+            loop.call_soon_threadsafe(self.stop)
 
     async def run(self, seconds: float | None = None, each_second: Callable[[int, Second], None] = lambda at, second: None) -> None:
         """Load until `stop` is called, or for so many seconds; comes back when the last stream has ended."""
@@ -112,6 +112,7 @@ class Load:
             self.stop()
         await asyncio.gather(*slots)
         clock.cancel()
+        self._loop = None
 
     def tokens_of(self, box: str) -> int:
         """How many tokens a box has brought by now."""

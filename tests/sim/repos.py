@@ -23,6 +23,7 @@ from sim.names import HUB_REPOS, TINY_GEMMA4
 ARTICLE = "bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4"
 TINY = "dgx-spark/tiny-gemma4"
 GATED = "dgx-spark/gated"
+DRAFT = "dgx-spark/draft"
 
 LAYERS = 30
 EXPERTS = 8
@@ -215,6 +216,16 @@ def gated() -> dict[str, bytes]:
     return {"config.json": _json({"model_type": "gemma4_text", "vocab_size": 256}), "model.safetensors": safetensors(tensors, GATED)}
 
 
+def draft() -> dict[str, bytes]:
+    """The files of a stand-in of a draft model: an assistant that a recipe mounts beside its model."""
+    tensors: Tensors = {"model.embed_tokens.weight": ("BF16", [256, 64]), "model.norm.weight": ("BF16", [64])}
+    return {
+        "README.md": b"# A stand-in of a draft model\n",
+        "config.json": _json({"model_type": "gemma4_assistant", "vocab_size": 256}),
+        "model.safetensors": safetensors(tensors, DRAFT),
+    }
+
+
 def write(folder: Path, files: dict[str, bytes]) -> None:
     """Make the folder have exactly these files; what is the same already is not touched."""
     for path in list(folder.rglob("*")):
@@ -251,5 +262,6 @@ def ensure(root: Path = HUB_REPOS, tiny: Path = TINY_GEMMA4) -> None:
     """All repositories lie below `root`; the tiny model only when it was trained."""
     write(root / ARTICLE, article())
     write(root / GATED, gated())
+    write(root / DRAFT, draft())
     if (tiny / "model.safetensors").exists():
         _mirror(tiny, root / TINY)

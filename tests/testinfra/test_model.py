@@ -16,7 +16,7 @@ DRAFT = "/srv/models/gemma4-26b-a4b-nvfp4.draft/main"
     ("directory", "repo", "some"),
     [
         (MODEL, "bg-digitalservices/Gemma-4-26B-A4B-it-NVFP4", {"config.json", "gemma4_patched.py"}),
-        (DRAFT, "dgx-spark/tiny-gemma4", {"config.json", "model.safetensors"}),
+        (DRAFT, "dgx-spark/draft", {"config.json", "model.safetensors"}),
     ],
 )
 def test_the_snapshot_is_complete_and_verified(host: Host, directory: str, repo: str, some: set[str]) -> None:
