@@ -8,10 +8,12 @@ SIM_FLEET names other boxes (`spark-sim-5,spark-sim-6 spark-sim-7` for boxes and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import secrets
+import subprocess
 import threading
 import urllib.request
 from dataclasses import dataclass
@@ -122,11 +124,11 @@ def outcomes(run: Run) -> dict[str, str]:
 class Clients:
     """A constant load in a thread, and how each of its streams ended."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, streams: int = STREAMS, tokens: tuple[int, int] = TOKENS) -> None:
         asked = urllib.request.Request(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"})
         with urllib.request.urlopen(asked, timeout=30) as answer:
             model = str(json.load(answer)["data"][0]["id"])
-        self.load = Load(url, model, streams=STREAMS, tokens=TOKENS, api_key=key)
+        self.load = Load(url, model, streams=streams, tokens=tokens, api_key=key)
         self._thread = threading.Thread(target=lambda: asyncio.run(self.load.run()), daemon=True)
         self._thread.start()
 
@@ -137,3 +139,31 @@ class Clients:
     def stop(self) -> None:
         self.load.stop_soon()
         self._thread.join(timeout=120)
+
+
+class Watch:
+    """Looks at the gateway every second while it is entered: `fewest` boxes took part at any time, in `states` each box was seen."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.fewest = len(BOXES)
+        self.states: dict[str, set[str]] = {name: set() for name in BOXES}
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._end.set()
+        self._thread.join(timeout=30)
+
+    def _look(self) -> None:
+        while not self._end.wait(1):
+            # While HAProxy reloads, a look may fall between two processes.
+            with contextlib.suppress(subprocess.CalledProcessError, IndexError):
+                states = {name: state.split()[0] for name, state in self._fleet.gateway_state().items()}
+                self.fewest = min(self.fewest, sum(state == "UP" for state in states.values()))
+                for name, state in states.items():
+                    self.states[name].add(state)

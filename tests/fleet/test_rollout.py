@@ -122,11 +122,15 @@ def test_a_proven_box_that_a_killed_run_left_drained_is_admitted_and_not_touched
 def test_a_second_run_is_refused_while_the_first_one_works(fleet: Fleet, clients: Clients) -> None:
     before, target, log = fleet.served(), new_version(), fleet.inventory.with_name("second.log")
     second = f"ansible-playbook playbooks/gemma4.yml -i {fleet.inventory} -e vllm_port=8002 > {log} 2>&1"
+    # For other boxes, but behind the same gateway.
+    second += f"; {second} -l {BOXES[1]},{GATEWAY}".replace(str(log), f"{log}.other")
     first = fleet.play(vllm_env=target, at_task="Get the memory back from Ollama", command=second, limit=f"{BOXES[0]},{GATEWAY}")
     assert first.rc == 0, first.output[-6000:]
-    flat = " ".join(log.read_text().split())
-    assert "the box is held by the run" in flat
-    assert "Nothing was changed." in flat
+    for said in (log, log.with_name("second.log.other")):
+        flat = " ".join(said.read_text().split())
+        assert "the box is held by the run" in flat
+        assert "Nothing was changed." in flat
+    assert "That is the gateway's lock" in flat
     after = fleet.served()
     assert after[BOXES[0]].version == target["VERSION"]
     assert [after[name] for name in BOXES[1:]] == [before[name] for name in BOXES[1:]]

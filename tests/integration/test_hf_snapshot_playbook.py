@@ -321,7 +321,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"connections": 17}, "connections is 17: aria2 takes 1 to 16"),
     ({"endpoint": "huggingface.co"}, "the endpoint 'huggingface.co' is no http address"),
     ({"repo": None}, "repo"),
-    ({"color": "red"}, "module: color. Supported parameters include: connections, dest"),
+    ({"color": "red"}, "module: color. Supported parameters include: bundle, connections, dest"),
     ({"verify": "loose"}, "value of verify must be one of: quick, full, got: loose"),
 ]
 
