@@ -64,7 +64,8 @@ _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
 
 # All of these are matched at the beginning of the text. The logo's row ends with the version; without the logo it is a sentence.
 _LOGO = re.compile(
-    r"[█▄▀ ]+  version (\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[0-9A-Za-z]+(?:[._-][0-9A-Za-z]+)*)?)$"
+    r"[█▄▀ ]+  version (\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?"
+    r"(?:\+[0-9A-Za-z]{3,}(?:[._-](?:\d+|[A-Za-z][0-9A-Za-z]*))*)?)$"
 )
 _BANNER = re.compile(r"vLLM server version (\d+\.\d+\.\d+[0-9A-Za-z.+_-]*), serving model ")
 _ENGINE = re.compile(r"Initializing a V1 LLM engine \(v(\d+\.\d+\.\d+[0-9A-Za-z.+_-]*)\) with config:")

@@ -544,6 +544,16 @@ def test_a_line_that_another_process_interrupts_anywhere_gives_its_value_or_none
             never_invents(line[:place] + other + line[place:] + b"\n", 1 << 18)
 
 
+@pytest.mark.parametrize(
+    ("version", "believed"),
+    [("0.19.1.dev6+g6d4a8e6d2", True), ("0.11.0+582e4e37.nv25.11", True), ("0.20.0rc1+cu130", True), ("0.19.1.dev6+9.41x", False)],
+)
+def test_a_version_in_the_logo_that_was_torn_is_not_ended_by_another_line(version: str, believed: bool) -> None:
+    """The last one is the logo's row, cut off after the plus sign, and the end of the KV cache's line."""
+    row = f"(APIServer pid=1) INFO 11-23 10:00:02 [utils.py:299]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version {version}\n"
+    assert startup(read(row.encode()), None)["vllm_version"] == (version if believed else None)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_lines_of_two_processes_that_are_mixed_in_their_middle_give_true_values_or_none(data: st.DataObject) -> None:
