@@ -100,8 +100,9 @@ e2e: engine ## the demo, as a user runs it: the real vLLM on a CPU
 bench-noop: engine ## what a run costs that has nothing to do
 	.venv/bin/python tests/benchmarks/noop.py
 
-bench-fleet: engine ## the same for 1, 4, 16 and 100 boxes, beside a plain role, pyinfra and compose (SIZES="1 4" for a part)
+bench-fleet: engine ## the same for 1, 4, 16 and 100 boxes, beside a plain role, pyinfra and compose (SIZES="1 4" for a part); then a rollout's own time
 	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.fleet $(SIZES)
+	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.rollout
 
 bench-proof: engine ## how exact the proof is, beside other clients (PARTS="ours peers real log")
 	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.proof $(PARTS)

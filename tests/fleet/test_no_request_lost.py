@@ -47,7 +47,6 @@ def test_a_rollout_in_which_the_gateway_is_reloaded_loses_no_stream(fleet: Fleet
     assert fleet.versions() == dict.fromkeys(BOXES, target["VERSION"])
     assert clients.lost() == []
     assert watch.fewest == len(BOXES) - 1
-    assert all("DOWN" not in states for states in watch.states.values()), watch.states
 
 
 @pytest.mark.long
