@@ -57,7 +57,7 @@ def roll_out(version: str, folder: Path) -> tuple[float, dict[str, Any]]:
 
 def parts(document: dict[str, Any]) -> dict[str, float]:
     """Seconds of each kind of work in the batches. Tasks of a batch of one box are never at the same time."""
-    found: collections.Counter[str] = collections.Counter()
+    found: dict[str, float] = collections.defaultdict(float)
     for play in document["plays"]:
         if play["play"]["name"] != "Roll out to serving boxes":
             continue
