@@ -36,14 +36,6 @@ good, crash = log("0.19.1-gemma4-cu130"), log("0.18.2-fp4-crash")
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[docker.DockerClient]:
-    found = docker.from_env(version="auto")
-    found.ping()
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
 def image(client: docker.DockerClient) -> Iterator[str]:
     name = build_base(client)
     yield name

@@ -35,15 +35,6 @@ ALL_NAMES = [NAME, f"{NAME}-previous", f"{NAME}-next", f"{NAME}-rolled-back", f"
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[docker.DockerClient]:
-    # `make integration` starts the engine: one that does not answer is a failure and nothing to skip.
-    found = docker.from_env(version="auto")
-    found.ping()
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
 def images(client: docker.DockerClient) -> Iterator[dict[str, str]]:
     """Names by vLLM version."""
     base = build_base(client)

@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unit.startup_logs import ARTICLE_FACTS
+
 RUN = "2026-11-23T100530Z"
 RECIPE = {"name": "gemma4-26b-a4b-nvfp4", "summary": "Gemma 4 26B-A4B, NVFP4 by bg-digitalservices, vLLM 0.19 with the Marlin MoE backend"}
 RUNS = (51.6, 51.5, 51.5, 51.6, 51.6)
@@ -110,20 +112,8 @@ def evidence(box: str = "spark-1", speed: Mapping[str, Any] | None = None, **cha
             "toolkit": "1.18.0",
         },
         "startup": {
-            "vllm_version": "0.19.1.dev6+g6d4a8e6d2",
-            "linear_backend": "FLASHINFER_CUTLASS",
-            "moe_backend": "MARLIN",
-            "attention_backend": "TRITON_ATTN",
-            "model_memory_gib": 15.76,
-            "kv_cache_memory_gib": 81.8,
-            "kv_cache_tokens": 714768,
-            "max_concurrency": 29.41,
-            "weights_seconds": 84.07,
-            "compile_seconds": 23.44,
-            "graph_capture_seconds": 13,
-            "speculative": None,
+            **ARTICLE_FACTS,
             "warnings": list(_WARNINGS),
-            "ready": True,
             "seconds": 149.2,
         },
         "log_tail": [],

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from sim.vllm_scripted.flags import parse
 from sim.vllm_scripted.server import ARTICLE as COMMAND
 from sim.vllm_scripted.startup import Checkpoint, natural
-from unit.startup_logs import startup_log
+from unit.startup_logs import ARTICLE_FACTS, startup_log
 
 ARTICLE = "0.19.1-gemma4-cu130.log"
 ARTICLE_EXPECT = {
@@ -52,21 +52,7 @@ def verdict(name: str, expect: dict[str, Any], kind: str = "ready") -> list[dict
 
 
 FACTS: dict[str, dict[str, Any]] = {
-    ARTICLE: {
-        "vllm_version": "0.19.1.dev6+g6d4a8e6d2",
-        "linear_backend": "FLASHINFER_CUTLASS",
-        "moe_backend": "MARLIN",
-        "attention_backend": "TRITON_ATTN",
-        "model_memory_gib": 15.76,
-        "kv_cache_memory_gib": 81.8,
-        "kv_cache_tokens": 714768,
-        "max_concurrency": 29.41,
-        "weights_seconds": 84.07,
-        "compile_seconds": 23.44,
-        "graph_capture_seconds": 13.0,
-        "speculative": None,
-        "ready": True,
-    },
+    ARTICLE: ARTICLE_FACTS,
     "0.20.2-colours.log": {
         "vllm_version": "0.20.2",
         "linear_backend": "FLASHINFER_CUTLASS",
