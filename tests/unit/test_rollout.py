@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
 from ansible.utils.helpers import pct_to_int
 from ansible_collections.dgx.spark.plugins.plugin_utils._rollout import CountError, batch_sizes, number, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
+ROOT = Path(__file__).parents[2]
 DEFAULT: list[Any] = [1, "25%", "100%"]
 
 
@@ -62,3 +67,17 @@ def test_too_few_is_refused_with_the_arithmetic() -> None:
 def test_what_is_no_number_of_boxes_is_refused(count: Any) -> None:
     with pytest.raises(CountError, match="is not a number of boxes"):
         refusal(4, 4, [1], count)
+
+
+@pytest.mark.parametrize(("playbook", "group"), [("gemma4", "spark_fresh"), ("gemma4", "spark_serving"), ("rollback", "spark_serving")])
+def test_the_batches_are_in_the_order_of_the_inventory(playbook: str, group: str, tmp_path: Path) -> None:
+    """Boxes join a group in the order in which they answer; the canary must not depend on it."""
+    plays = yaml.safe_load((ROOT / f"playbooks/{playbook}.yml").read_text())
+    (rollout,) = (play for play in plays if "serial" in play and f"&{group}" in play["hosts"])
+    (tmp_path / "hosts.yml").write_text("spark: {hosts: {spark-1: , spark-2: , spark-3: }}\n")
+    inventory = InventoryManager(loader=DataLoader(), sources=[str(tmp_path / "hosts.yml")])
+    inventory.add_group(group)
+    for name in ("spark-3", "spark-1", "spark-2"):
+        inventory.add_host(name, group)
+    patterns = [pattern.replace("{{ rollout_hosts | default('spark') }}", "spark") for pattern in rollout["hosts"]]
+    assert [host.name for host in inventory.list_hosts(patterns)] == ["spark-1", "spark-2", "spark-3"]
