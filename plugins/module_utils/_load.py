@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils import _archive, _loaded
-from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Engine
+from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Engine, LocalImage
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, loaded_name
 from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError, follow, here
 from ansible_collections.dgx.spark.plugins.module_utils._pace import Pace, amount
-from ansible_collections.dgx.spark.plugins.module_utils._snapshot import existing, free_bytes
+from ansible_collections.dgx.spark.plugins.module_utils._room import too_little
 
 DIRECTORY = "/var/lib/dgx-spark/bundle"
 
@@ -57,21 +57,23 @@ def prepare(engine: Engine, carried: Carried) -> None:
         # What never ended, of a bundle that is another one by now.
         if entry.name.endswith(".tar") and entry.name.removesuffix(".tar") not in carried.bundle:
             os.unlink(entry.path)
-    root = engine.root()
+    check_room(engine, carried)
+
+
+def check_room(engine: Engine, carried: Carried) -> None:
+    """Raises ImageError when there is no room for the rest of an archive and for what is made of it, OSError."""
     # While Docker loads an archive it unpacks it beside its layers.
-    needs = {DIRECTORY: carried.size - carried.have, root: 2 * carried.size}
-    if os.path.exists(root) and os.stat(root).st_dev == os.stat(existing(DIRECTORY)).st_dev:
-        needs = {DIRECTORY: sum(needs.values())}
-    for path, need in needs.items():
-        if free_bytes(path) < need:
-            raise ImageError(
-                f"the image needs {amount(need)} in {path} while it is loaded, and {amount(free_bytes(path))} are free: make room there"
-                " ('docker system df', playbooks/clean.yml). Nothing was copied"
-            )
+    if lack := too_little({os.path.dirname(carried.path): carried.size - carried.have, engine.root(): 2 * carried.size}):
+        raise ImageError(
+            f"the image needs {lack} while it is loaded: make room there ('docker system df', playbooks/clean.yml). Nothing was copied"
+        )
 
 
-def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None]) -> None:
-    """Prove the archive, load it, and note what it is. A wrong archive is removed. Raises ImageError, EngineError, OSError."""
+def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None]) -> LocalImage:
+    """Prove the archive, load it, note what it is, and return the image. A wrong archive is removed.
+
+    Raises ImageError, EngineError, OSError.
+    """
     tag, pace, done, told = loaded_name(name, carried.digest), Pace(carried.size), 0, time.monotonic()
 
     def count(read: int) -> None:
@@ -85,10 +87,10 @@ def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None
         chain = follow(carried.digest, carried.documents, here())
         _archive.check(carried.path, chain, tag, count)
     except ChainError as exc:
-        raise ImageError(f"the bundle's image {name} is not {carried.digest}: {exc}. It was not loaded") from exc
+        raise ImageError(f"the image {name} is not {carried.digest}: {exc}. It was not loaded") from exc
     except _archive.ArchiveError as exc:
         os.unlink(carried.path)
-        raise ImageError(f"the bundle's archive of {name} is not the image {carried.digest}: {exc}. It was removed and not loaded") from exc
+        raise ImageError(f"the archive of {name} is not the image {carried.digest}: {exc}. It was removed and not loaded") from exc
     tell(f"loading {name}")
     with open(carried.path, "rb") as archive:
         for event in engine.load(archive):
@@ -101,6 +103,7 @@ def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None
     _loaded.remember(carried.digest, image.id)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(carried.path)
+    return image
 
 
 def _words(name: str, event: Mapping[str, Any]) -> str:

@@ -115,7 +115,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -123,13 +122,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils import _debs
 from ansible_collections.dgx.spark.plugins.module_utils._box import operating_system
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
-from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, find, loaded_name, repository, split_digest
+from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, find, split_digest
 from ansible_collections.dgx.spark.plugins.module_utils._load import DIRECTORY
-from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError, collect, here
-from ansible_collections.dgx.spark.plugins.module_utils._pace import Pace, amount
+from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
-from ansible_collections.dgx.spark.plugins.module_utils._registry import Registry, RegistryError
-from ansible_collections.dgx.spark.plugins.module_utils._snapshot import free_bytes
+from ansible_collections.dgx.spark.plugins.module_utils._registry import RegistryError
+from ansible_collections.dgx.spark.plugins.module_utils._save import documents, save
 
 PACKAGES = os.path.join(DIRECTORY, "packages")
 
@@ -148,33 +146,14 @@ def look(engine: Engine, images: list[str]) -> dict[str, Any]:
     return {"machine": os.uname().machine, "release": f"{system['id']} {system['version_id']}", "images": found}
 
 
-def documents(engine: Engine, name: str, digest: str) -> dict[str, str]:
-    """Digest → text of what the registry says of an image. Raises ChainError, RegistryError, EngineError."""
-    return collect(digest, here(), Registry(engine.registry_access(repository(name))).document)
-
-
-def archive(engine: Engine, name: str, digest: str, tell: Callable[[str], None]) -> dict[str, Any]:
+def archive(engine: Engine, params: dict[str, Any], part: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
     """Write an image's archive, if it is not there yet: C(path), C(size). Raises ImageError, EngineError, OSError."""
-    local, _name = find(engine, f"{name}@{digest}")
+    digest = part["digest"]
     path = os.path.join(DIRECTORY, f"{hashlib.sha256(digest.encode()).hexdigest()[:16]}.tar")
     if not os.path.exists(path):
-        size = engine.size(local.id)
-        # Docker writes it to its own disk first.
-        for place, need in {DIRECTORY: size, engine.root(): size}.items():
-            if free_bytes(place) < need:
-                raise ImageError(f"the archive of {name} needs {amount(need)} in {place}: make room there")
         os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
-        tag = loaded_name(name, digest)
-        engine.tag(local.id, tag)
-        tell(f"saving {name}: Docker prepares it")
-        pace, told, done = Pace(size), time.monotonic(), 0
         with open(f"{path}.new", "wb") as stream:
-            for piece in engine.save(tag):
-                stream.write(piece)
-                done += len(piece)
-                if time.monotonic() - told >= 0.5:
-                    told = time.monotonic()
-                    tell(f"saving {name}: {pace.at(done)}")
+            save(engine, part["image"], digest, stream, DIRECTORY, tell, params["timeout"])
         os.chmod(f"{path}.new", 0o644)
         os.replace(f"{path}.new", path)
     return {"path": path, "size": os.path.getsize(path)}
@@ -202,7 +181,7 @@ def run(part: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         return look(engine, part["images"])
     if part["name"] == "documents":
         return {"documents": documents(engine, part["image"], part["digest"])}
-    return archive(engine, part["image"], part["digest"], tell)
+    return archive(engine, params, part, tell)
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def test_an_archive_of_another_image_is_removed_and_never_reaches_docker(
     part.write_bytes(carried.archive())
     result = run_module(vllm_image.main, capsys, **arguments)
     assert result["failed"]
-    assert f"the bundle's archive of {NAME} is not the image {carried.digest}: its layer 2 is sha256:" in result["msg"]
+    assert f"the archive of {NAME} is not the image {carried.digest}: its layer 2 is sha256:" in result["msg"]
     assert (part.exists(), engine.deeds) == (False, [])
 
 
