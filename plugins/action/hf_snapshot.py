@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,17 @@ from ansible import constants as C  # noqa: N812
 from ansible.utils.display import Display
 from ansible_collections.dgx.spark.plugins.module_utils._locked import locked_files
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import OPTIONS, Manifest, SnapshotError, require
-from ansible_collections.dgx.spark.plugins.module_utils._talk import END
 from ansible_collections.dgx.spark.plugins.plugin_utils._bundle import LOCK, BundleError, model_folder, open_bundle
 from ansible_collections.dgx.spark.plugins.plugin_utils._carry import CarryError
-from ansible_collections.dgx.spark.plugins.plugin_utils._fleet import ALONE, DONE, HAS, LACKS, LOOKING, Fleet, Part
+from ansible_collections.dgx.spark.plugins.plugin_utils._fleet import ALONE, DONE, Fleet
 from ansible_collections.dgx.spark.plugins.plugin_utils._hub import Hub, HubUnavailable, Listing
 from ansible_collections.dgx.spark.plugins.plugin_utils._long_task import Background
+from ansible_collections.dgx.spark.plugins.plugin_utils._sharing import Died, Sharing, Watching, fleet_of
 
 display = Display()
 # A box expands ~ and $HOME in its own path; the controller must not.
 CONTROLLER_OPTIONS = {**OPTIONS, "dest": {"type": "str", "required": True}}
 FRUITLESS = 2  # times without a byte that fresh addresses are refused, or another way is tried, before it is believed
-FOLLOWED = 2  # times without a byte that a box looks for the seed before it goes to the Hub itself
-DEAD_S = 30  # seconds; what has said that it lives, and has not said so again for so long, was killed
 SLOW_DISK = 50e6  # bytes per second; files are read at least so fast when they are verified
 
 
@@ -56,27 +53,24 @@ class ActionModule(Background):
                 return self._without_hub(args, task_vars or {}, exc)
             manifest = listing.manifest
             require(manifest.files, args["files"] or [], f"revision {manifest.revision} (commit {manifest.commit})")
-            fleet = self._fleet_of(args, manifest, task_vars or {})
+            sharing = self._sharing(args, manifest, task_vars or {})
             try:
-                return self._with_hub(hub, listing, args, task_vars or {}, fleet)
+                return self._with_hub(hub, listing, args, task_vars or {}, sharing)
             finally:
-                if fleet:
-                    fleet.note(DONE)
-        except (SnapshotError, BundleError, CarryError, OSError) as exc:
+                if sharing:
+                    sharing.fleet.note(DONE)
+        except (SnapshotError, Died, BundleError, CarryError, OSError) as exc:
             return {"failed": True, "msg": f"Cannot bring {args['repo']} to {args['dest']}: {exc}", **self._bytes()}
 
     def _bytes(self) -> dict[str, int]:
         return {"bytes_fetched": self._fetched, "bytes_from_peers": self._from_peers}
 
-    def _fleet_of(self, args: dict[str, Any], manifest: Manifest, task_vars: dict[str, Any]) -> Fleet | None:
-        """The boxes with which this one shares, if it does."""
-        hosts = task_vars.get("ansible_play_batch") or []
-        if not args["share"] or len(hosts) < 2 or self._task.check_mode:
+    def _sharing(self, args: dict[str, Any], manifest: Manifest, task_vars: dict[str, Any]) -> Sharing | None:
+        """With which boxes this one shares, if it does."""
+        if not args["share"] or self._task.check_mode:
             return None
-        snapshot = (args["endpoint"], manifest.repo, manifest.commit)
-        fleet = Fleet(Path(C.DEFAULT_LOCAL_TMP), snapshot, self._host, hosts, C.DEFAULT_FORKS)
-        fleet.note(LOOKING)
-        return fleet
+        fleet = fleet_of((args["endpoint"], manifest.repo, manifest.commit), self._host, task_vars)
+        return Sharing(fleet, "files", "Going to the Hub for the rest", self._say) if fleet else None
 
     def _say(self, text: str) -> None:
         display.display(f"{self._host}: {text}")
@@ -115,7 +109,9 @@ class ActionModule(Background):
             result.setdefault("warnings", []).append(text)
         return result
 
-    def _with_hub(self, hub: Hub, listing: Listing, args: dict[str, Any], task_vars: dict[str, Any], fleet: Fleet | None) -> dict[str, Any]:
+    def _with_hub(
+        self, hub: Hub, listing: Listing, args: dict[str, Any], task_vars: dict[str, Any], sharing: Sharing | None
+    ) -> dict[str, Any]:
         """Let the box say what it lacks, and give it addresses for that, or those of another box that has it.
 
         It gets fresh ones when they have expired, and others when nothing comes by them, as long as bytes come.
@@ -123,8 +119,8 @@ class ActionModule(Background):
         deadline = time.monotonic() + args["timeout"]
         manifest = listing.manifest.to_json()
         result = self._box(args, task_vars, manifest=manifest)
-        fruitless, newer_than, redirect, followed = 0, 0.0, False, 0
-        part = self._part(fleet, result)
+        fruitless, newer_than, redirect = 0, 0.0, False
+        part = sharing.part(bool(result.get("needed"))) if sharing and not result.get("failed") else ALONE
         while not result.get("failed") and (result.get("needed") or part.seed):
             needed = result.pop("needed", [])
             manifest["verified"] = result.pop("verified", {})
@@ -134,16 +130,19 @@ class ActionModule(Background):
                 break
             addresses = {} if part.follow else hub.addresses(listing, needed, newer_than, redirect)
             left = max(1, int(deadline - time.monotonic()))
-            more = {"manifest": manifest, "addresses": json.dumps(addresses), "part": json.dumps(asdict(part))}
-            result = self._box({**args, "timeout": left}, task_vars, fleet if part.seed else None, **more)
+            more = {
+                "manifest": manifest,
+                "addresses": json.dumps(addresses),
+                "part": json.dumps({"seed": part.seed, "follow": part.follow}),
+            }
+            result = self._box({**args, "timeout": left}, task_vars, sharing.fleet if sharing and part.seed else None, **more)
             came = result.get("bytes_fetched", 0)
             self._fetched += came
             self._from_peers += result.get("bytes_from_peers", 0)
             result.update(self._bytes())
             lost, refused, stuck = (result.pop(name, None) for name in ("lost", "refused", "stuck"))
-            if fleet and lost:
-                followed = 0 if came else followed + 1
-                part = self._after(fleet, part, lost, result.pop("seed_gone"), followed)
+            if sharing and lost:
+                part = sharing.after(part, lost, result.pop("seed_gone"), came)
             elif not refused and not stuck:
                 part = ALONE  # what it seeded, all have
             else:
@@ -158,54 +157,11 @@ class ActionModule(Background):
             result.pop(name, None)
         return result
 
-    def _part(self, fleet: Fleet | None, result: dict[str, Any]) -> Part:
-        """What this box does in the fleet, after it has looked."""
-        if fleet is None or result.get("failed"):
-            return ALONE
-        fleet.note(LACKS if result.get("needed") else HAS)
-        part = fleet.part()
-        if part.follow:
-            self._say(f"takes the files from {part.whom}")
-        elif part.seed:
-            self._say("gives the files to the other boxes")
-        return part
-
-    def _after(self, fleet: Fleet, part: Part, lost: str, gone: bool, followed: int) -> Part:
-        """What this box does when the fleet does not give it what it lacks."""
-        if gone and not (followed >= FOLLOWED and fleet.alive(part.whom)):
-            return fleet.part()
-        fleet.note(DONE)
-        why = " (do the boxes reach each other by TCP on peer_ports?)" if gone else ""
-        self._say(f"{lost}{why}. Going to the Hub for the rest")
-        return ALONE
-
     def _box(self, args: dict[str, Any], task_vars: dict[str, Any], seeds_for: Fleet | None = None, **more: Any) -> dict[str, Any]:
         """Run the box's half. Its arguments are long, and an invocation says what the task said."""
         size = sum(file["size"] for file in more.get("manifest", {}).get("files", ()))
         bound = args["timeout"] * (2 if seeds_for else 1) + size / SLOW_DISK
-        result = self.in_background({**args, **more}, task_vars, bound, _Watching(seeds_for))
+        result = self.in_background({**args, **more}, task_vars, bound, Watching(seeds_for))
         for name in ("manifest", "addresses", "part", "progress_file"):
             result.get("invocation", {}).get("module_args", {}).pop(name, None)
         return result
-
-
-class _Watching:
-    """Sees at every look that the box's half lives, and tells one that seeds to go on as long as somebody wants its files."""
-
-    def __init__(self, fleet: Fleet | None) -> None:
-        self._fleet = fleet
-        self._pulse = 0
-        self._heard = time.monotonic()
-
-    def __call__(self, told: str) -> str:
-        """Raises SnapshotError when the box's half was killed: its record would say for hours that it works."""
-        document = json.loads(told) if told else {}
-        if document.get("pulse", 0) != self._pulse:
-            self._pulse, self._heard = document["pulse"], time.monotonic()
-            if self._fleet and not (self._fleet.beat(document["url"]) and self._fleet.wanted()):
-                return END
-        elif self._pulse and time.monotonic() - self._heard > DEAD_S:
-            raise SnapshotError(
-                "it does not work on the box any more: was it killed, or did the box restart? Run again, it goes on from there"
-            )
-        return ""

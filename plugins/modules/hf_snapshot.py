@@ -39,6 +39,7 @@ extends_documentation_fragment:
   - dgx.spark.attributes.actiongroup_spark
   - dgx.spark.hub
   - dgx.spark.progress
+  - dgx.spark.peers
 attributes:
   check_mode:
     support: full
@@ -97,13 +98,6 @@ options:
       - As many boxes share at a time as Ansible has forks.
     type: bool
     default: false
-  peer_ports:
-    description: The TCP ports on which boxes reach each other, from the first to the last. A box uses one that is free.
-    type: str
-    default: 6881-6889
-  peer_address:
-    description: The IPv4 address at which the other boxes reach this one. Without it, it is the one of its route to the world.
-    type: str
   manifest:
     description: For the module's action half, which asks the Hub. Not for tasks.
     type: dict

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,12 @@ class Clock:
 class Run:
     """Boxes of one run, each seen by its own process."""
 
-    def __init__(self, folder: Path, boxes: int, slots: int) -> None:
+    def __init__(self, folder: Path, boxes: int, slots: int, failures: float = math.inf) -> None:
         self.clock = Clock()
         self.hosts = [f"spark-{number}" for number in range(1, boxes + 1)]
         self.boxes = {
-            host: Fleet(folder, ("hub", "repo", "commit"), host, self.hosts, slots, self.clock, self.clock.sleep) for host in self.hosts
+            host: Fleet(folder, ("hub", "repo", "commit"), host, self.hosts, slots, self.clock, self.clock.sleep, failures)
+            for host in self.hosts
         }
 
     def __getitem__(self, number: int) -> Fleet:
@@ -144,6 +146,66 @@ def test_a_seed_that_is_not_seen_alive_is_replaced_and_learns_it(tmp_path: Path,
     assert not run[1].beat("http://1")
     run[2].beat("http://2")
     assert run.waited(1)[0].follow == "http://2"
+
+
+def test_a_seed_that_has_nothing_yet_is_waited_for_as_long_as_it_lives(tmp_path: Path) -> None:
+    run = Run(tmp_path, 2, 20)
+    run.note(LACKS, 1, 2)
+    assert run[1].part().seed
+    heard: list[tuple[str, str]] = []
+
+    def waiting(whom: str, says: str) -> None:
+        """Meanwhile it pulls, and says so, for ten minutes."""
+        heard.append((whom, says))
+        ready = run.clock.now > 1600
+        run[1].beat("http://1" if ready else None, {"size": 5} if ready else None, "pulling")
+
+    assert run[2].part(waiting=waiting) == Part(follow="http://1", whom="spark-1", about={"size": 5})
+    assert (run.clock.now > 1600, heard[0], heard[-1]) == (True, ("spark-1", ""), ("spark-1", "pulling"))
+    # It has a bound, too.
+    assert run[1].beat(None)
+
+    def alive(whom: str, says: str) -> None:
+        run[1].beat(None)
+
+    began = run.clock.now
+    part = run[2].part(60, alive)
+    assert 60 <= run.clock.now - began < 61
+    assert part == Part(why="spark-1 was not ready to give it within 60 s")
+
+
+def test_what_has_said_nothing_more_for_a_while_is_replaced_although_it_serves_nothing_yet(tmp_path: Path) -> None:
+    run = Run(tmp_path, 2, 20)
+    run.note(LACKS, 1, 2)
+    assert run[1].part().seed
+    run[1].beat(None)
+    part, seconds = run.waited(2)
+    assert (bool(part.seed), part.why) == (True, "spark-1 was not seen alive for 20 s")
+    assert _fleet.PULSE_S <= seconds < _fleet.PULSE_S + 1
+
+
+def test_after_so_many_failures_all_are_on_their_own_at_once(tmp_path: Path) -> None:
+    run = Run(tmp_path, 4, 20, failures=2)
+    run.note(LACKS, 1, 2, 3, 4)
+    assert run[1].part().seed
+    run[1].failed("its disk is full")
+    run[1].failed("and said twice")
+    part, seconds = run.waited(2)
+    assert (bool(part.seed), part.why, seconds) == (True, "its disk is full", 0)
+    run[2].failed("no port is free")
+    assert [run.waited(number) for number in (3, 4)] == [(Part(why="no port is free"), 0)] * 2
+
+
+def test_a_seed_knows_whether_anybody_asks_for_what_it_has(tmp_path: Path) -> None:
+    run = Run(tmp_path, 3, 2)
+    run.note(HAS, 1)
+    run.note(LOOKING, 2)
+    assert not run[1].asked()
+    run.note(LACKS, 2)
+    assert run[1].part().seed
+    assert run[1].asked()
+    run.note(DONE, 2)
+    assert (run[1].asked(), run[1].wanted()) == (False, True)  # the third may still come: nothing is made for it
 
 
 def test_what_the_run_knows_is_for_its_user_alone(tmp_path: Path) -> None:
