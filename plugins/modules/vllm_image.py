@@ -12,18 +12,21 @@ short_description: Bring an image to the box and say which vLLM it contains
 version_added: "0.1.0"
 description:
   - Pulls an image that the box does not have, shows how far it is, and looks into it as M(dgx.spark.vllm_image_info) does.
+  - With O(share) one box of a play pulls it, or has it, and the others get it from there.
   - What is there is not pulled again, even if the registry has other bytes under the tag by now. A digest pins the bytes.
   - With O(bundle) the image comes from a bundle on the controller instead, and no registry is asked. Its archive is carried to the box over
     Ansible's own connection, goes on where an earlier run was interrupted, and is proven to be the digest's image before it is loaded. As
-    Docker keeps no digest of a loaded image, it is called C(REPOSITORY:sha256-…) on the box.
+    Docker keeps no digest of a loaded image, it is called C(REPOSITORY:sha256-…) on the box. So is one that came from another box.
 author:
   - The dgx.spark maintainers (@dgx-spark)
 requirements:
   - python3-docker (the distribution's package)
+  - aria2c on the box (the distribution's package aria2), to get it from another box; without it the box pulls
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
   - dgx.spark.progress
+  - dgx.spark.peers
 attributes:
   check_mode:
     support: full
@@ -49,9 +52,25 @@ options:
       - A directory on the controller that M(dgx.spark.bundle) made. O(image) is asked by the digest that a lock names, or by a name that
         the bundle has. Empty asks the registry.
     type: str
+  share:
+    description:
+      - Of the boxes of a play that run this task for the same image, one pulls it, and the others get the archive of C(docker save) from it
+        and from each other, by BitTorrent. A box that has the image already gives it instead. When no box lacks it, no archive is made.
+      - Every box proves the archive before it loads it. It must be exactly the image of the digest that O(image) names. Without a digest
+        that of the box that gives it counts for all of them, so that they have the same bytes whatever the tag means by then.
+      - When the one that gives it fails, another takes its place. When that fails too, every box pulls for itself. So does one that does
+        not reach the others, or that gets something else than the image, or that has no room for the archive.
+      - What is given is not encrypted, and not compressed. The box that gives it listens on O(peer_ports), and gives to those alone that
+        this task told where. It gets one more name for the image, C(REPOSITORY:sha256-…).
+      - As many boxes share at a time as Ansible has forks. Check mode and O(bundle) do not share.
+    type: bool
+    default: false
   archive:
     description: For the module's action half, which carries the archive. Not for tasks.
     type: dict
+  part:
+    description: For the module's action half, which says what this box does in a fleet. Not for tasks.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -65,6 +84,11 @@ EXAMPLES = r"""
     image: "vllm/vllm-openai:gemma4-cu130@{{ digest }}"
     bundle: /media/disk/bundle
 
+- name: Bring it to all boxes of the play, and from the registry once
+  dgx.spark.vllm_image:
+    image: vllm/vllm-openai:gemma4-cu130
+    share: true
+
 - name: Exactly these bytes
   dgx.spark.vllm_image:
     image: vllm/vllm-openai@sha256:3d4b5a6c7e8f90123d4b5a6c7e8f90123d4b5a6c7e8f90123d4b5a6c7e8f9012
@@ -77,22 +101,36 @@ image:
   returned: success
 bytes_fetched:
   description:
-    - How many bytes came from the registry, compressed, or from the bundle. Layers that the box had already are not fetched.
+    - How many bytes came from the registry, compressed, from the bundle or from other boxes.
+    - Layers that the box had already are not pulled.
+  type: int
+  returned: always
+bytes_from_peers:
+  description: How many of these came from other boxes of the play, not compressed.
   type: int
   returned: always
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageMissing, find, inspect, pinned, split_digest
+from ansible_collections.dgx.spark.plugins.module_utils._image_share import OPTIONS, Offered, clear, give, take
 from ansible_collections.dgx.spark.plugins.module_utils._load import Carried, load, prepare
+from ansible_collections.dgx.spark.plugins.module_utils._manifest import SnapshotError
+from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError
+from ansible_collections.dgx.spark.plugins.module_utils._peer import PeersLost, Seeding
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, explain
+from ansible_collections.dgx.spark.plugins.module_utils._registry import RegistryError
+from ansible_collections.dgx.spark.plugins.module_utils._seed import Seed, port_range
+from ansible_collections.dgx.spark.plugins.module_utils._talk import Talk
 
 
 def pull(engine: Engine, reference: str, timeout: float, tell: Callable[[str], None]) -> int:
@@ -123,7 +161,7 @@ def instead(engine: Engine, reference: str) -> str:
         return ""
 
 
-def take(engine: Engine, reference: str, carried: Carried, tell: Callable[[str], None], result: dict[str, Any]) -> bool:
+def take_carried(engine: Engine, reference: str, carried: Carried, tell: Callable[[str], None], result: dict[str, Any]) -> bool:
     """Load an archive that is here. One that is not is asked of the action half, and False is returned. Raises ImageError."""
     if carried.have < carried.size:
         prepare(engine, carried)
@@ -133,22 +171,73 @@ def take(engine: Engine, reference: str, carried: Carried, tell: Callable[[str],
     return True
 
 
-def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
-    """Look, pull what lacks, look into it; fills C(result) as it goes."""
+def take_shared(engine: Engine, params: dict[str, Any], part: dict[str, Any], tell: Callable[[str], None], result: dict[str, Any]) -> bool:
+    """Get it from the fleet. When that does not go well the action half is told, which finds another way, and False is returned."""
+
+    def count(came: int) -> None:
+        result["bytes_fetched"] = result["bytes_from_peers"] = came
+
+    # What is asked is what is proven, whatever the giver says that it has.
+    digest = split_digest(params["image"])[1] or part["about"]["digest"]
+    offered, seeding = Offered(**{**part["about"], "digest": digest}), Seeding(part["follow"], params["peer_ports"])
+    try:
+        take(engine, params["image"], offered, seeding, params["timeout"], tell, count)
+    except (PeersLost, SnapshotError, ImageError, EngineError, Aria2Missing, OSError) as exc:
+        result |= {"changed": False, "lost": str(exc), "seed_gone": isinstance(exc, PeersLost) and exc.seed_gone}
+        return False
+    return True
+
+
+def give_shared(
+    engine: Engine, params: dict[str, Any], part: dict[str, Any], told: dict[str, Any], wanted: Callable[[], bool], result: dict[str, Any]
+) -> None:
+    """Give it to the fleet, until the action half says that it is enough. When that fails, this box has the image all the same."""
+    name, digest = split_digest(params["image"])
+    try:
+        with Seed(part["seed"], port_range(params["peer_ports"]), params["peer_address"]) as seed:
+            give(engine, name, digest or part["digest"], seed, params["timeout"], told, wanted, telling(params, told))
+    except (SnapshotError, ImageError, ChainError, RegistryError, EngineError, OSError) as exc:
+        result["lost"] = str(exc)
+
+
+def telling(params: dict[str, Any], told: dict[str, Any]) -> Callable[[str], None]:
+    """What takes words about what goes on: for the terminal, and for the boxes that wait for this one."""
+    progress = Progress(params["progress_file"])
+
+    def tell(text: str) -> None:
+        told["says"] = text
+        progress(text)
+
+    return tell
+
+
+def bring(module: AnsibleModule, engine: Engine, part: dict[str, Any], told: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Get an image that lacks, by the way that is asked. False when it is not there yet. Raises ImageError, EngineError, OSError."""
     params = module.params
-    reference = params["image"]
+    tell = telling(params, told)
+    if params["archive"]:
+        return take_carried(engine, params["image"], Carried(**params["archive"]), tell, result)
+    if part.get("look"):
+        result |= {"changed": False, "needed": True}
+        return False
+    if part.get("follow"):
+        return take_shared(engine, params, part, tell, result)
+    result["bytes_fetched"] = pull(engine, params["image"], params["timeout"], tell)
+    return True
+
+
+def run(module: AnsibleModule, engine: Engine, part: dict[str, Any], told: dict[str, Any], result: dict[str, Any]) -> None:
+    """Look, bring what lacks, look into it; fills C(result) as it goes."""
+    reference = module.params["image"]
+    if not module.check_mode:
+        clear()
     before = ""
     try:
         before = find(engine, reference)[0].id
     except ImageMissing:
         result["changed"] = True
-        if params["archive"]:
-            if not module.check_mode and not take(
-                engine, reference, Carried(**params["archive"]), Progress(params["progress_file"]), result
-            ):
-                return
-        elif not module.check_mode:
-            result["bytes_fetched"] = pull(engine, reference, params["timeout"], Progress(params["progress_file"]))
+        if not module.check_mode and not bring(module, engine, part, told, result):
+            return
     there = not (result["changed"] and module.check_mode)
     if there:
         result["image"] = asdict(inspect(engine, reference, keep=not module.check_mode))
@@ -164,17 +253,23 @@ def run(module: AnsibleModule, engine: Engine, result: dict[str, Any]) -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "image": {"type": "str", "required": True},
-            "timeout": {"type": "int", "default": 7200},
-            "bundle": {"type": "str"},
+            **OPTIONS,
             "archive": {"type": "dict"},
+            "part": {"type": "str", "no_log": True},
             "progress_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
-    result: dict[str, Any] = {"changed": False, "image": None, "bytes_fetched": 0}
+    result: dict[str, Any] = {"changed": False, "image": None, "bytes_fetched": 0, "bytes_from_peers": 0}
+    part: dict[str, Any] = json.loads(module.params["part"] or "{}")
+    told: dict[str, Any] = {}
     try:
-        run(module, DockerEngine(), result)
+        # In a fleet the controller wants to see that this lives.
+        with Talk(module.params["progress_file"] if part else None, told) as talk:
+            if part.get("seed"):
+                give_shared(DockerEngine(), module.params, part, told, talk.wanted, result)
+            else:
+                run(module, DockerEngine(), part, told, result)
     except (ImageError, EngineError, OSError) as exc:
         module.fail_json(msg=f"Cannot bring the image: {exc}. Nothing that serves was touched", exception=exc, **result)
     module.exit_json(**result)
