@@ -111,12 +111,14 @@ removed:
   returned: always
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
-from ansible_collections.dgx.spark.plugins.module_utils._image import forget, looked_into, pinned, repository
+from ansible_collections.dgx.spark.plugins.module_utils._image import ImageMissing, find, forget, looked_into, repository
 from ansible_collections.dgx.spark.plugins.module_utils._leftovers import Plan, find_snapshots, make_plan, remove_snapshot
 from ansible_collections.dgx.spark.plugins.module_utils._manifest import SnapshotError
 from ansible_collections.dgx.spark.plugins.module_utils._pace import amount
@@ -129,10 +131,17 @@ def look(engine: Engine, params: dict[str, Any]) -> Plan:
         images=engine.stored_images(),
         uses=engine.uses(),
         model_dirs=params["model_dirs"],
-        asked={image.id for name in params["images"] if (image := engine.image(pinned(name)))},
+        asked=set(here(engine, params["images"])),
         repositories={repository(name) for name in params["images"]},
         looked_into=looked_into(),
     )
+
+
+def here(engine: Engine, names: Sequence[str]) -> Iterator[str]:
+    """The ids of the images of these names that are here, however they came. Raises EngineError."""
+    for name in names:
+        with contextlib.suppress(ImageMissing):
+            yield find(engine, name)[0].id
 
 
 def apply(engine: Engine, params: dict[str, Any], plan: Plan, removed: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dgx.spark.plugins.module_utils import _image
+from ansible_collections.dgx.spark.plugins.module_utils import _image, _loaded
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import Creation, EngineUnavailable
 from ansible_collections.dgx.spark.plugins.modules import spark_prune
 from unit.fake_engine import FakeEngine
@@ -106,3 +106,14 @@ def test_what_was_removed_before_a_failure_is_said(prune: Prune, engine: FakeEng
     assert "Docker refused to remove image" in result["msg"]
     assert result["removed"] == []
     assert (root / "gemma4" / "v3").exists()
+
+
+def test_an_image_that_was_loaded_is_known_by_its_digest(
+    prune: Prune, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_loaded, "DIRECTORY", str(tmp_path / "loaded"))
+    digest = "sha256:" + "d" * 64
+    loaded = engine.add_image(_image.loaded_name(NAME, digest), "0.19.1")
+    _loaded.remember(digest, loaded)
+    kept = [item["name"] for item in prune(images=[f"{NAME}@{digest}"], check=True)["kept"]]
+    assert loaded in kept
