@@ -38,6 +38,7 @@ SILENCE_S = 60  # without a byte, then aria2 connects again; after twice that th
 OPTIONS: dict[str, Any] = {
     "image": {"type": "str", "required": True},
     "timeout": {"type": "int", "default": 7200},
+    "size_gb": {"type": "float", "default": 0.0},
     "bundle": {"type": "str"},
     "share": {"type": "bool", "default": False},
     "peer_ports": {"type": "str", "default": "6881-6889"},

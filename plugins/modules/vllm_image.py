@@ -47,6 +47,12 @@ options:
       - The number of seconds that a pull may take. One of which nothing comes for two minutes ends at once.
     type: int
     default: 7200
+  size_gb:
+    description:
+      - What the image takes on Docker's disk, in GB (10⁹ bytes). Where that much is not free, nothing is pulled.
+      - Layers that the box has already count, because only the pull tells which. 0 does not look.
+    type: float
+    default: 0
   bundle:
     description:
       - A directory on the controller that M(dgx.spark.bundle) made. O(image) is asked by the digest that a lock names, or by a name that
@@ -129,12 +135,18 @@ from ansible_collections.dgx.spark.plugins.module_utils._peer import PeersLost, 
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 from ansible_collections.dgx.spark.plugins.module_utils._pull import Pull, explain
 from ansible_collections.dgx.spark.plugins.module_utils._registry import RegistryError
+from ansible_collections.dgx.spark.plugins.module_utils._room import too_little
 from ansible_collections.dgx.spark.plugins.module_utils._seed import Seed, port_range
 from ansible_collections.dgx.spark.plugins.module_utils._talk import Talk
 
 
-def pull(engine: Engine, reference: str, timeout: float, tell: Callable[[str], None]) -> int:
-    """Pull, and return the bytes that came. Raises ImageError."""
+def pull(engine: Engine, reference: str, size_gb: float, timeout: float, tell: Callable[[str], None]) -> int:
+    """Pull, and return the bytes that came. Raises ImageError, EngineError, OSError."""
+    if size_gb and (lack := too_little({engine.root(): round(size_gb * 1e9)})):
+        raise ImageError(
+            f"{reference} needs {lack}: make room there ('docker system df', playbooks/clean.yml), or correct what it takes"
+            " (vllm_image_size_gb; 0 does not look). Nothing was pulled"
+        )
     began, state = time.monotonic(), Pull()
     try:
         for event in engine.pull(pinned(reference)):
@@ -222,7 +234,7 @@ def bring(module: AnsibleModule, engine: Engine, part: dict[str, Any], told: dic
         return False
     if part.get("follow"):
         return take_shared(engine, params, part, tell, result)
-    result["bytes_fetched"] = pull(engine, params["image"], params["timeout"], tell)
+    result["bytes_fetched"] = pull(engine, params["image"], params["size_gb"], params["timeout"], tell)
     return True
 
 

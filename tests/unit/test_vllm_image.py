@@ -102,6 +102,15 @@ def test_a_pull_is_bounded_and_says_how_far_it_came(engine: FakeEngine, capsys: 
     assert "was not pulled within 0 s" in result["msg"]
 
 
+def test_no_room_for_an_image_is_said_before_the_first_byte(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_module(vllm_image.main, capsys, image=NAME, size_gb=1e9)
+    assert result["failed"]
+    assert f"{NAME} needs 1000000" in result["msg"]
+    assert "Nothing was pulled" in result["msg"]
+    assert engine.deeds == []
+    assert run_module(vllm_image.main, capsys, image=NAME, size_gb=0.001)["changed"]
+
+
 def test_a_pull_says_how_far_it_is() -> None:
     state = Pull()
     assert state.describe(1) == "asking the registry"
