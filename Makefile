@@ -11,7 +11,8 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 LAB = .venv/bin/python tests/sim/lab.py
 # More than one box gets a gateway before it.
 FLEET = $(if $(filter-out 1,$(BOXES)),--gateway)
-DEMO = "recipe_name": "gemma4-tiny-cpu", "gateway_show_box": true
+# Three real vLLMs are too much for two cores.
+DEMO = $(if $(FLEET),@tests/sim/demo_fleet.yml,recipe_name=gemma4-tiny-cpu)
 VENV = .venv/.installed
 pytest = .venv/bin/pytest $(1)
 
@@ -28,13 +29,13 @@ $(VENV): requirements-dev.txt tools/make_venv.py
 	@touch $@
 
 demo: engine ## a simulated Spark becomes a proven endpoint that serves a tiny Gemma 4; BOXES=3: a fleet behind a gateway, and a rollout under load
-	$(LAB) up --boxes $(BOXES) $(FLEET)
-	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e '{$(DEMO)}'
+	$(LAB) up --boxes $(BOXES) $(if $(FLEET),$(FLEET) --no-real-vllm)
+	ansible-playbook playbooks/gemma4.yml -i inventories/sim -e $(DEMO)
 	$(if $(FLEET),@$(MAKE) --no-print-directory demo-rollout)
 
 demo-rollout: $(VENV) ## a changed flag goes to the demo's fleet, box by box, while clients ask; the last line says how their streams ended
-	OPENAI_API_KEY=$$(cat inventories/sim/.gemma4.api_key) .venv/bin/python -m tests.load http://172.30.99.5:8000 --streams 6 --tok-s 20 \
-	  --during ansible-playbook playbooks/gemma4.yml -i inventories/sim -e '{$(DEMO), "vllm_extra_args": {"max-num-seqs": 64}}'
+	OPENAI_API_KEY=$$(cat inventories/sim/.gemma4.api_key) .venv/bin/python -m tests.load http://172.30.99.5:8000 --streams 9 --tok-s 52 \
+	  --during ansible-playbook playbooks/gemma4.yml -i inventories/sim -e @tests/sim/demo_fleet.yml -e '{"vllm_extra_args": {"max-num-seqs": 64}}'
 
 demo-down: ## take the demo away, with all that it made but the caches
 	$(if $(wildcard $(VENV)),$(LAB) down)

@@ -30,6 +30,8 @@ else:
 _ANSWER = 120
 # An archive of 20 GB is written to the engine's own disk before the first byte of it comes, and read to the last before it says a word.
 _ARCHIVE = 3600
+# What was killed may take so long to be gone, and is looked at in between.
+_DYING, _LOOK = 60.0, 1.0
 # On throw-away containers, so that a later run finds those that an interrupted one left.
 RUN_LABEL = "dgx.spark.run"
 
@@ -413,7 +415,21 @@ class DockerEngine:
 
     def stop(self, name: str, timeout: int) -> None:
         with _refused(f"stop {name}"):
-            self._api.stop(name, timeout=timeout)
+            try:
+                self._api.stop(name, timeout=timeout)
+            except docker.errors.APIError:
+                # Docker gives up on what does not end at once when it is killed: its driver may hold it for a while.
+                if not self._ends_within(name, _DYING):
+                    raise
+
+    def _ends_within(self, name: str, seconds: float) -> bool:
+        """Does a container end by itself in that time?"""
+        end = time.monotonic() + seconds
+        while self._api.inspect_container(name)["State"]["Running"]:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK)
+        return True
 
     def set_restart_policy(self, name: str, restart_policy: str) -> None:
         with _refused(f"set the restart policy of {name}"):
