@@ -59,17 +59,22 @@ class Settings:
 
 
 class Watch(threading.Thread):
-    """Looks at one box again and again."""
+    """Looks at one box again and again, until it is told to end."""
 
     def __init__(self, name: str, client: Client, settings: Settings, delay: float) -> None:
         super().__init__(name=name, daemon=True)
         self.health = Health(settings.failures, settings.successes)
         self._client, self._settings, self._delay = client, settings, delay
         self._said = ""
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
 
     def run(self) -> None:
-        time.sleep(self._delay)
-        while True:
+        wait = self._delay
+        while not self._ended.wait(wait):
             started = time.monotonic()
             finding = look(self._client, self._settings.timeout)
             changed = self.health.take(finding)
@@ -77,7 +82,7 @@ class Watch(threading.Thread):
                 verdict = {True: "up", False: "down", None: "no verdict yet"}[self.health.healthy]
                 sys.stderr.write(f"{self.name}: {verdict}; {finding.kind}{f': {finding.why}' if finding.why else ''}\n")
             self._said = finding.kind
-            time.sleep(max(0.0, started + self._settings.interval - time.monotonic()))
+            wait = max(0.0, started + self._settings.interval - time.monotonic())
 
     @property
     def answer(self) -> str:
@@ -97,11 +102,12 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(self, settings: Settings) -> None:
+        self.watches: dict[str, Watch] = {}  # an address that is taken closes what it never opened
         super().__init__(settings.listen, Asked)
         api_key = settings.api_key
         # Spread over the interval, so that a hundred boxes are not looked at in the same moment.
         step = settings.interval / max(1, len(settings.boxes))
-        self.watches = {
+        self.watches |= {
             box["name"]: Watch(box["name"], Client(f"http://{box['address']}:{box['port']}", api_key), settings, number * step)
             for number, box in enumerate(settings.boxes)
         }
@@ -109,6 +115,11 @@ class Server(socketserver.ThreadingTCPServer):
     def start(self) -> None:
         for watch in self.watches.values():
             watch.start()
+
+    def server_close(self) -> None:
+        super().server_close()
+        for watch in self.watches.values():
+            watch.end()
 
 
 class Asked(socketserver.StreamRequestHandler):
