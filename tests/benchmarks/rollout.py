@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What a rollout takes beside what it is for: its wall time less the drain, the swap and the proof of each box, one after the other.
+"""What a rollout takes beside what it is for: the time of its batches less the drain, the swap and the proof of each box, one after the other.
 
 The boxes stand behind a gateway, and nobody asks them: a drain ends as soon as it is seen that nothing runs.
 
@@ -34,6 +34,7 @@ WORK = {
     "openai_throughput": "proof",
 }
 OWN = "the rollout's own"
+BATCHES = "Roll out to serving boxes"
 LIGHT = {
     "proof_throughput": {"warmup": 0, "ignore_eos": True, "sequential": {"runs": 1, "tokens": 40}, "thresholds": {"decode_tok_s_min": 40}},
     "rollout_fresh_batches": ["100%"],
@@ -55,17 +56,24 @@ def roll_out(version: str, folder: Path) -> tuple[float, dict[str, Any]]:
     return cost.wall_s, document
 
 
+def seconds(timed: dict[str, Any]) -> float:
+    """How long a play or a task took."""
+    begin, end = (datetime.fromisoformat(timed["duration"][at]) for at in ("start", "end"))
+    return (end - begin).total_seconds()
+
+
 def parts(document: dict[str, Any]) -> dict[str, float]:
-    """Seconds of each kind of work in the batches. Tasks of a batch of one box are never at the same time."""
+    """Seconds of each kind of work in the batches, and of the rest. Tasks of a batch of one box are never at the same time."""
     found: dict[str, float] = collections.defaultdict(float)
     for play in document["plays"]:
-        if play["play"]["name"] != "Roll out to serving boxes":
+        if play["play"]["name"] != BATCHES:
             continue
+        found[OWN] += seconds(play["play"])
         for task in play["tasks"]:
             module = next((str(result.get("action", "")) for result in task["hosts"].values()), "").rpartition(".")[2]
             if module in WORK:
-                begin, end = (datetime.fromisoformat(task["task"]["duration"][at]) for at in ("start", "end"))
-                found[WORK[module]] += (end - begin).total_seconds()
+                found[WORK[module]] += seconds(task["task"])
+                found[OWN] -= seconds(task["task"])
     return dict(found)
 
 
@@ -82,8 +90,10 @@ def main() -> None:
     found = parts(document)
     print(f"a rollout to {count} boxes in batches of one: {wall:.1f} s (load before it: {load:.1f})\n")
     print("| | s a box |\n|---|---|")
-    for name, seconds in {**found, OWN: wall - sum(found.values())}.items():
-        print(f"| {name} | {seconds / count:.1f} |")
+    for name, taken in found.items():
+        print(f"| {name} | {taken / count:.1f} |")
+    once = wall - sum(found.values())
+    print(f"\nBefore and after the batches, for all boxes at the same time (plan, stage, gateway, firewall, report): {once:.1f} s")
 
 
 if __name__ == "__main__":
