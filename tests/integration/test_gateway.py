@@ -17,29 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dgx.spark.plugins.modules import haproxy_server
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from integration.gateway import Gateway, under_load, until
-from integration.scripted_box import Box
+from integration.gateway import CALM, Gateway, boxes, module, more_streams, under_load, until
 from load.streams import BROKEN, Load
-from unit.run_module import run_module
 
-# 20 tokens a second: twelve streams cost a busy machine little.
-CALM = {"base": "good", "stream": {"tok_s": 20, "parallel_cost": 0.0}}
 BOXES = ("spark-1", "spark-2", "spark-3", "spark-4")
-
-
-@contextlib.contextmanager
-def boxes(*names: str, flags: tuple[str, ...] = ()) -> Iterator[list[Box]]:
-    made = [Box(name, CALM, *flags) for name in names]
-    try:
-        yield made
-    finally:
-        for box in made:
-            box.die()
 
 
 @pytest.fixture
@@ -54,18 +39,6 @@ def small(tmp_path: Path) -> Iterator[Gateway]:
     """Two boxes, and nobody was admitted yet."""
     with boxes("spark-1", "spark-2", flags=("--max-num-seqs", "2")) as made, Gateway(tmp_path, made) as running:
         yield running
-
-
-def module(gateway: Gateway, capsys: pytest.CaptureFixture[str], box: Box, state: str, **more: Any) -> dict[str, Any]:
-    paths: dict[str, Any] = {"socket": gateway.socket, "master_socket": gateway.master, "state_file": str(gateway.state_file)}
-    paths["configuration"] = str(gateway.configuration)
-    return run_module(haproxy_server.main, capsys, server=box.name, state=state, **paths, **more)
-
-
-def more_streams(load: Load, count: int) -> None:
-    """Wait until so many more streams have ended."""
-    wanted = len(load.done) + count
-    until(f"{count} more streams end", lambda: len(load.done) >= wanted)
 
 
 def test_no_stream_is_lost_by_reloads_and_a_drained_box_stays_drained(gateway: Gateway, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from sim.vllm_scripted.flags import Flags
 TEMPLATE_TOKENS = 9
 # What a square picture adds to it: Gemma 4 fits each into a budget of 280.
 PICTURE_TOKENS = 256
+VOCABULARY = 262_144
 OTHER_TOKENS = (" the", " a", " one", " this", " some")
 
 
@@ -116,6 +118,12 @@ def check(body: Any, flags: Flags, *, chat: bool) -> Request:
         include and bool(options.get("continuous_usage_stats")),
         logprobs,
     )
+
+
+def rendered(request: Request) -> dict[str, Any]:
+    """The prompt as tokens, from which a router tells whether two prompts begin alike."""
+    ids = [zlib.crc32(token.encode()) % VOCABULARY for token in prose.tokens(prompt_text(request.body))]
+    return {"request_id": f"render-{uuid.uuid4().hex[:16]}", "model": request.model, "token_ids": ids, "features": None}
 
 
 def usage(prompt: int, completion: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from sim.vllm_scripted import picture, scenario
 from sim.vllm_scripted.answers import Answer, Piece, answer
-from sim.vllm_scripted.api import ApiError, Request, chat_logprobs, check, chunks, completion_logprobs, delta, message, usage, without_nan
+from sim.vllm_scripted.api import ApiError, Request, chat_logprobs, check, chunks, completion_logprobs, delta, message, rendered, usage, without_nan
 from sim.vllm_scripted.engine import Aborted, ClientGone, Engine, Stream
 from sim.vllm_scripted.flags import Flags, parse
 from sim.vllm_scripted.scenario import Scenario
@@ -206,6 +206,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self._send(200, {})
             if path in ("/v1/chat/completions", "/v1/completions"):
                 return self._generate(check(body, self.owner.flags, chat=path == "/v1/chat/completions"))
+            if path in ("/v1/chat/completions/render", "/v1/completions/render"):
+                request = check(body, self.owner.flags, chat=path == "/v1/chat/completions/render")
+                return self._send(200, rendered(request) if request.chat else [rendered(request)])
             return self._send(404, {"detail": "Not Found"})
         except ApiError as error:
             return self._send(error.status, error.body())
