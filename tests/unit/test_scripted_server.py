@@ -49,6 +49,17 @@ def chat(server: ScriptedServer, prompt: str, **more: Any) -> dict[str, Any]:
     return document
 
 
+def test_a_prompt_is_turned_into_tokens_and_two_that_begin_alike_have_tokens_that_do() -> None:
+    with ScriptedServer(QUICK) as server:
+        asked = [{"messages": [{"role": "user", "content": f"One lamp, one reef, {word}"}]} for word in ("one chart", "two towers")]
+        first, second = (json.loads(call(server, "/v1/chat/completions/render", body)[1])["token_ids"] for body in asked)
+        assert first[:5] == second[:5]
+        assert first != second
+        status, raw = call(server, "/v1/completions/render", {"prompt": "One lamp"})
+        assert (status, len(json.loads(raw)[0]["token_ids"])) == (200, 2)
+        assert server.streams() == []
+
+
 def events(raw: bytes) -> list[dict[str, Any]]:
     rows = [line[6:] for line in raw.decode().split("\n") if line.startswith("data: ")]
     assert rows[-1] == "[DONE]"

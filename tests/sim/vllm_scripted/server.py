@@ -30,7 +30,19 @@ from urllib.parse import parse_qs, urlsplit
 
 from sim.vllm_scripted import picture, scenario
 from sim.vllm_scripted.answers import Answer, Piece, answer
-from sim.vllm_scripted.api import ApiError, Request, chat_logprobs, check, chunks, completion_logprobs, delta, message, rendered, usage, without_nan
+from sim.vllm_scripted.api import (
+    ApiError,
+    Request,
+    chat_logprobs,
+    check,
+    chunks,
+    completion_logprobs,
+    delta,
+    message,
+    rendered,
+    usage,
+    without_nan,
+)
 from sim.vllm_scripted.engine import Aborted, ClientGone, Engine, Stream
 from sim.vllm_scripted.flags import Flags, parse
 from sim.vllm_scripted.scenario import Scenario
