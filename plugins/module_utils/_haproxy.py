@@ -142,9 +142,20 @@ class Backend:
             )
         return server
 
-    def wait_up(self, name: str, timeout: float, tell: Callable[[str], None]) -> Server:
-        """Wait until a server is up and all its checks have passed. Raises NotYet and HaproxyError."""
-        server = self._wait(name, timeout, lambda seen: seen.up, lambda seen: tell(f"{name} is {seen.status}"))
+    def wait_up(self, name: str, timeout: float, settle: float, tell: Callable[[str], None]) -> Server:
+        """Wait until a server is up and all its checks have passed, for C(settle) seconds on end. Raises NotYet and HaproxyError.
+
+        What HAProxy says of a check is what it heard last, which may be from before.
+        """
+        up_since: float | None = None
+
+        def settled(seen: Server) -> bool:
+            nonlocal up_since
+            now = time.monotonic()
+            up_since = None if not seen.up else now if up_since is None else up_since
+            return up_since is not None and now - up_since >= settle
+
+        server = self._wait(name, timeout, settled, lambda seen: tell(f"{name} is {seen.status}"))
         if not server.up:
             raise NotYet(
                 f"{name} is {server.status} after {timeout:.0f} s: the health check says {_said(server.health)}, the agent that asks it for"

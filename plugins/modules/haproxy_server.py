@@ -124,6 +124,9 @@ from ansible_collections.dgx.spark.plugins.module_utils._haproxy import Absent, 
 from ansible_collections.dgx.spark.plugins.module_utils._haproxy_state import save
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
+# A little longer than between two checks of a server, as the role `gateway` has them.
+SETTLE_S = 2.5
+
 
 def needs_telling(server: Server, state: str) -> bool:
     """Is a command needed? A server under maintenance gets nothing new, which is all that a drain asks for."""
@@ -155,7 +158,7 @@ def make(backend: Backend, params: dict[str, Any], check_mode: bool, result: dic
     if state == "drained":
         server = backend.wait_idle(name, params["timeout"], tell)
     elif state == "ready":
-        server = backend.wait_up(name, params["timeout"], tell)
+        server = backend.wait_up(name, params["timeout"], SETTLE_S if result["changed"] else 0, tell)
     else:
         server = backend.server(name)
     result["server"] = server.described()

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What a rollout takes beside what it is for: the time of its batches less the drain, the swap and the proof of each box, one after the other.
+"""What a rollout takes beside what it is for: the time of its batches less the drain, the swap and the proof of each box.
 
 The boxes stand behind a gateway, and nobody asks them: a drain ends as soon as it is seen that nothing runs.
 

@@ -191,7 +191,7 @@ class Gateway:
         for box in boxes or self.boxes:
             self.backend.tell(box.name, "ready")
         for box in boxes or self.boxes:
-            self.backend.wait_up(box.name, WAIT_S, lambda words: None)
+            self.backend.wait_up(box.name, WAIT_S, 0, lambda words: None)
 
     def until_status(self, box: Box, status: str) -> None:
         until(f"{box.name} is {status}\n{self.agent_log.read_text()}", lambda: self.server(box).status.startswith(status))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ CONFIGURATION = "backend vllm\n    server spark-1 10.0.0.1:9000 maxconn 4\n    s
 @pytest.fixture
 def haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHaproxy]:
     monkeypatch.setattr(_haproxy, "_POLL", 0.01)
+    monkeypatch.setattr(haproxy_server, "SETTLE_S", 0.2)
     (tmp_path / "haproxy.cfg").write_text(CONFIGURATION)
     with FakeHaproxy(tmp_path, {"spark-1": FakeServer(), "spark-2": FakeServer(admin=5)}) as running:
         yield running
@@ -107,6 +109,22 @@ def test_a_server_whose_checks_do_not_pass_is_not_admitted(run: Run, haproxy: Fa
     result = run("ready", timeout=0)
     assert result["failed"]
     assert evidence in result["msg"]
+
+
+def test_what_the_agent_said_before_does_not_admit_a_server(run: Run, haproxy: FakeHaproxy) -> None:
+    """HAProxy hears of it every two seconds: until then it says what was true before."""
+    server = haproxy.servers["spark-1"]
+    server.admin = 1
+
+    def heard() -> None:
+        server.status, server.agent, server.agent_says = "DOWN (agent)", "L7STS", "garbage"
+
+    soon = threading.Timer(0.1, heard)
+    soon.start()
+    result = run("ready", timeout=1)
+    soon.join()
+    assert result["failed"]
+    assert "says L7STS (garbage)" in result["msg"]
 
 
 def test_a_server_without_checks_is_admitted(run: Run, haproxy: FakeHaproxy) -> None:
