@@ -81,5 +81,5 @@ def test_a_box_that_cannot_be_reached_stops_the_run_before_any_is_touched(served
     (inventory / "lost.yml").write_text("spark: {hosts: {spark-lost: {ansible_host: 172.30.99.250, ansible_ssh_timeout: 3}}}\n")
     run = served.box.play(inventory=str(inventory), limit=f"{BOX},spark-lost", vllm_env={"NEW": "1"})
     assert run.rc != 0
-    run.says("spark-lost cannot be reached:", "leave it out by name: -l '!spark-lost'.")
+    run.says("spark-lost", "UNREACHABLE")
     served.still_serves()

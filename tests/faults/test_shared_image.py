@@ -99,7 +99,9 @@ class Fleet:
         """What is still there of it on any box: processes, listening ports, archives. Ansible's wrapper ends some seconds later."""
         ports = "|".join(f"{port:04X}" for port in PORTS)
         processes = "ps -ww -eo args | grep -E '[a]ria2c|[v]llm_image' | grep -v async_wrapper"
-        files = "find /var/lib/dgx-spark -size +1000k -o -path '/var/lib/dgx-spark/fleet*'; ls /var/lib/docker/tmp"
+        # The packages of a bundle stay on a box.
+        find = "find /var/lib/dgx-spark -path /var/lib/dgx-spark/packages -prune -o"
+        files = f"{find} '(' -size +1000k -o -path '/var/lib/dgx-spark/fleet*' ')' -print; ls /var/lib/docker/tmp"
         look = f"{processes}; grep -E ':({ports}) 00000000:0000 0A' /proc/net/tcp /proc/net/tcp6; ({files}) 2>/dev/null"
         return [f"{name}: {text}" for name in self.names if (text := self.sh(name, look))]
 
