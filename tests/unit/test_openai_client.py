@@ -63,6 +63,8 @@ class Answers:
 def server() -> Iterator[Answers]:
     answers = Answers()
     yield answers
+    # A close alone does not wake who waits in accept, and the port would go on to take connections.
+    answers.listener.shutdown(socket.SHUT_RDWR)
     answers.listener.close()
 
 
