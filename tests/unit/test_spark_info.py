@@ -244,7 +244,8 @@ def test_who_listens_is_found(command: Command, tmp_path: Path) -> None:
     assert holder["process"]
 
 
-def test_an_ollama_that_runs(command: Command, tmp_path: Path) -> None:
+def test_an_ollama_that_runs(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spark_info, "OLLAMA_S", 20)
     with SimOllama() as server:
         server.models.put("gemma4:26b", 17, 6)
         found = look(params(tmp_path, ollama_url=server.url))["ollama"]
