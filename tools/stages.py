@@ -97,6 +97,8 @@ def run(name: str) -> Outcome:
 
 
 def main(names: list[str]) -> int:
+    # A shell has jobs in the background ignore it, and stages would inherit that: `end` could not ask them to go.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     LOGS.mkdir(parents=True, exist_ok=True)
     outcomes = [run(name) for name in names]
     width = max(len(name) for name in names)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +64,7 @@ def test_a_silent_stage_is_seen_to_live(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 def test_a_stage_that_exceeds_its_bound_is_ended_with_its_children(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as main does
     started = time.monotonic()
     process = start("import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])")
     stages.follow(process, "endless", tmp_path / "log", bound=1)
