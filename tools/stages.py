@@ -20,13 +20,17 @@ from pathlib import Path
 LOGS = Path(__file__).resolve().parent.parent / ".cache" / "stages"
 QUIET = 30.0  # seconds without output after which a stage is said to be running
 BOUND = 2400.0  # seconds that a stage may take
-# "12 passed, 1 failed in 3.45s", between signs of equality or without
-PYTEST_END = re.compile(rb"^(?:=+ )?(\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|xpassed)\b.* in [\d.]+s.*?)(?: =+)?$", re.M)
+# "12 passed, 1 failed in 3.45s", between signs of equality or without, and before it the tests that failed
+PYTEST_END = re.compile(
+    rb"^(?:=+ )?(\d+ (?:passed|failed|errors?|skipped|deselected|xfailed|xpassed)\b.* in [\d.]+s.*?"
+    rb"|(?:FAILED|ERROR) tests/\S+::\S.*?)(?: =+)?$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one stage ended. `seconds` of wall time; `closing` are pytest's last lines, if it ran pytest."""
+    """How one stage ended. `seconds` of wall time; `closing` is pytest's last line and what failed, if it ran pytest."""
 
     name: str
     code: int

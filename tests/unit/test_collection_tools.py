@@ -90,7 +90,9 @@ def test_what_a_stage_leaves_running_does_not_hold_it(tmp_path: Path) -> None:
         ("==== 1 failed, 2 passed in 65.00s (0:01:05) ====", ["1 failed, 2 passed in 65.00s (0:01:05)"]),
         ("ok: 12 passed in 3.45s", []),
         ("12 files already formatted", []),
+        ("FAILED tests/unit/test_a.py::test_b[c d] - assert 1 == 2", ["FAILED tests/unit/test_a.py::test_b[c d] - assert 1 == 2"]),
+        ("ERROR: could not find a file", []),
     ],
 )
-def test_pytests_closing_line_is_found(line: str, closing: list[str]) -> None:
+def test_pytests_closing_lines_are_found(line: str, closing: list[str]) -> None:
     assert [found.decode() for found in stages.PYTEST_END.findall(f"before\n{line}\nafter\n".encode())] == closing
