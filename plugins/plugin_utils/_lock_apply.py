@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -45,8 +44,8 @@ def hold(recipe: Mapping[str, Any], lock: Document, path: str) -> dict[str, Any]
 
 
 def _at(checkpoint: Mapping[str, Any], commit: str) -> dict[str, Any]:
-    """A recipe's checkpoint at a commit, in a directory of its own."""
-    return {**checkpoint, "revision": commit, "path": posixpath.join(posixpath.dirname(checkpoint["path"]), commit)}
+    """A recipe's checkpoint at a commit, in a directory of its own. A revision may have slashes (`refs/pr/1`)."""
+    return {**checkpoint, "revision": commit, "path": checkpoint["path"].removesuffix(checkpoint["revision"]) + commit}
 
 
 def _bytes(locked: Mapping[str, Any]) -> dict[str, Any]:

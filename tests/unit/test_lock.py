@@ -326,6 +326,12 @@ def test_a_recipe_that_is_held_names_bytes(lock: dict[str, Any]) -> None:
     assert recipe()["lock"] == {}
 
 
+def test_a_held_recipe_has_one_directory_whatever_its_revision_is_called(lock: dict[str, Any]) -> None:
+    lock["recipes"][NAME]["model"]["revision"] = "refs/pr/1"
+    held = hold(recipe(model={"revision": "refs/pr/1"}), lock, PATH)
+    assert held["model"]["path"] == f"/srv/models/{NAME}/{OLD_COMMIT}"
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
