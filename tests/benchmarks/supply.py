@@ -218,6 +218,9 @@ def measured(tool: str, number: int, root: Path, folder: Path) -> Cost:
 def main() -> None:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()] or BOXES
     tools = [word for word in sys.argv[1:] if word in TOOLS] or list(TOOLS)
+    needed = ("ip", "tc", *(["rsync"] if "star" in tools else []))
+    if missing := [name for name in needed if not shutil.which(name)]:
+        raise SystemExit(f"not on this machine: {', '.join(missing)} (packages iproute2, rsync)")
     # In memory: eight boxes on one disk would measure that.
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:  # noqa: S108
         root, folder = Path(memory, "hub"), Path(memory, "boxes")
