@@ -14,7 +14,8 @@ description:
   - Brings the collection's two programs to a gateway's host, with every module of the collection that they import. One is the agent that
     HAProxy's C(agent-check) asks, the other saves the server state before a reload. They need Python's standard library alone.
   - Writes the agent's settings, the key that it sends to the boxes, and the units that run both. Starting them is left to
-    M(ansible.builtin.systemd_service).
+    M(ansible.builtin.systemd_service); RV(restart_needed) and RV(reload_needed) say what has to be done, also when an earlier run was
+    killed between the two.
   - Every file is replaced in one step, and only when it differs. A module that no program imports any more is removed.
 author:
   - The dgx.spark maintainers (@dgx-spark)
@@ -83,6 +84,18 @@ options:
     description: Unit files of systemd, and additions to them, path to text.
     type: dict
     default: {}
+  service:
+    description: The agent's service.
+    type: str
+    required: true
+  configuration:
+    description: HAProxy's configuration file. It is looked at, not written.
+    type: path
+    default: /etc/haproxy/haproxy.cfg
+  socket:
+    description: HAProxy's socket for commands.
+    type: path
+    default: /run/haproxy/admin.sock
   settings_file:
     description: Where the agent reads its settings.
     type: path
@@ -108,6 +121,7 @@ EXAMPLES = r"""
     failures: 3
     successes: 1
     user: dgx-spark-gateway
+    service: dgx-spark-gateway-agent
     settings_file: /etc/dgx-spark/gateway-agent.json
     key_file: /etc/dgx-spark/gateway-api-key
     library: /usr/local/lib/dgx-spark
@@ -118,13 +132,19 @@ EXAMPLES = r"""
 - name: Run it
   ansible.builtin.systemd_service:
     name: dgx-spark-gateway-agent
-    state: "{{ 'restarted' if agent is changed else 'started' }}"
-    daemon_reload: "{{ agent.units_changed }}"
+    state: "{{ 'restarted' if agent.restart_needed else 'started' }}"
+    daemon_reload: "{{ agent.restart_needed }}"
 """
 
 RETURN = r"""
-units_changed:
-  description: Whether a unit differs, so that systemd has to read them again.
+restart_needed:
+  description:
+    - Whether systemd has to read its units again and to restart the agent. True when a file changed, and also when the running agent was
+      started before the newest of them was written.
+  type: bool
+  returned: success
+reload_needed:
+  description: Whether the running HAProxy was started, or reloaded, before its configuration was written.
   type: bool
   returned: success
 """
@@ -133,7 +153,9 @@ import hashlib
 import json
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +164,7 @@ from ansible.module_utils.basic import AnsibleModule
 # Ansible sends along what a module imports, and only that: these two are brought to the host as they are.
 from ansible_collections.dgx.spark.plugins.module_utils import _haproxy_agent, _haproxy_state
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
+from ansible_collections.dgx.spark.plugins.module_utils._haproxy import HaproxyError, ask
 from ansible_collections.dgx.spark.plugins.module_utils._programs import PACKAGE, sources
 
 PROGRAMS = tuple(module.__name__.rpartition(".")[2] for module in (_haproxy_agent, _haproxy_state))
@@ -220,6 +243,28 @@ def uid_of(user: str) -> int | None:
         return None
 
 
+def written(paths: Iterable[str]) -> float:
+    """When the newest of these files was written, in seconds since the epoch; 0 when there is none. Raises OSError."""
+    return max((os.stat(path).st_mtime for path in paths if os.path.exists(path)), default=0.0)
+
+
+def agent_started(module: AnsibleModule, service: str) -> float | None:
+    """When the service was started, in seconds since the epoch; None when it does not run."""
+    systemctl = module.get_bin_path("systemctl", required=True)
+    _rc, out, _err = module.run_command([systemctl, "show", "--value", "--property=ActiveEnterTimestampMonotonic", service])
+    since_boot = int(out.strip() or 0) / 1e6
+    return since_boot + time.time() - time.monotonic() if since_boot else None
+
+
+def haproxy_started(socket: str) -> float | None:
+    """When the worker that answers was started, in seconds since the epoch and not later than a second after it; None when none answers."""
+    try:
+        uptime = re.search(r"^Uptime_sec: (\d+)", ask(socket, "show info"), re.MULTILINE)
+    except HaproxyError:
+        return None
+    return time.time() - int(uptime[1]) if uptime else None
+
+
 def shown(file: File, text: str | None) -> str:
     """What a diff may have of it."""
     if text is None or file.kind == "key":
@@ -242,6 +287,9 @@ def main() -> None:
             "api_key": {"type": "str", "default": "", "no_log": True},
             "user": {"type": "str", "required": True},
             "units": {"type": "dict", "default": {}},
+            "service": {"type": "str", "required": True},
+            "configuration": {"type": "path", "default": "/etc/haproxy/haproxy.cfg"},
+            "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
             **{name: {"type": "path", "required": True} for name in ("settings_file", "library")},
             "key_file": {"type": "path", "required": True, "no_log": False},
         },
@@ -252,21 +300,25 @@ def main() -> None:
     if uid is None and module.params["api_key"] and not module.check_mode:
         module.fail_json(msg=f"There is no user {user} on this host, for whom the key would be kept. Nothing was written.")
     diff: list[dict[str, str]] = []
-    units_changed = False
     try:
-        for file in list(wanted(module.params)):
+        files = list(wanted(module.params))
+        for file in files:
             before = file.before
             if is_right(file, before, uid):
                 continue
-            diff.append(
-                {"before": shown(file, before), "after": shown(file, file.text), "before_header": file.path, "after_header": file.path}
-            )
-            units_changed |= file.kind == "unit"
+            headers = {"before_header": file.path, "after_header": file.path}
+            diff.append({"before": shown(file, before), "after": shown(file, file.text), **headers})
             if not module.check_mode:
                 put(file, uid)
+        agent, haproxy = agent_started(module, module.params["service"]), haproxy_started(module.params["socket"])
+        module.exit_json(
+            changed=bool(diff),
+            restart_needed=bool(diff) or (agent is not None and agent < written(file.path for file in files)),
+            reload_needed=haproxy is not None and haproxy < written([module.params["configuration"]]),
+            diff=diff,
+        )
     except OSError as exc:
         module.fail_json(msg=f"The agent's files cannot be written: {exc}", exception=exc)
-    module.exit_json(changed=bool(diff), units_changed=units_changed, diff=diff)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dgx.spark.plugins.modules import haproxy_agent
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -97,6 +98,21 @@ def test_a_box_that_does_not_generate_sense_is_put_out_and_comes_back(small: Gat
     assert why in small.agent_log.read_text()
     box.play(CALM)
     small.until_status(box, "UP")
+
+
+def test_a_configuration_that_no_worker_has_read_yet_is_seen(small: Gateway) -> None:
+    def stale() -> bool:
+        started = haproxy_agent.haproxy_started(small.socket)
+        return started is not None and started < haproxy_agent.written([str(small.configuration)])
+
+    def written_anew_and_stale() -> bool:
+        small.configure()
+        return stale()
+
+    assert not stale()
+    until("the worker's uptime, in whole seconds, tells it", written_anew_and_stale)
+    small.reload()
+    assert not stale()
 
 
 def test_failures_that_end_in_time_put_no_box_out(tmp_path: Path) -> None:

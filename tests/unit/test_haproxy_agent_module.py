@@ -26,11 +26,21 @@ Agent = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Agent:
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
+    """When the agent and HAProxy were started; None for what does not run."""
+    times: dict[str, float | None] = {"agent": None, "haproxy": None}
+    monkeypatch.setattr(haproxy_agent, "agent_started", lambda module, service: times["agent"])
+    monkeypatch.setattr(haproxy_agent, "haproxy_started", lambda socket: times["haproxy"])
+    return times
+
+
+@pytest.fixture
+def agent(tmp_path: Path, capsys: pytest.CaptureFixture[str], started: dict[str, float | None]) -> Agent:
     def run(check: bool = False, **arguments: Any) -> dict[str, Any]:
         given: dict[str, Any] = {"boxes": [BOX], "listen": "127.0.0.1:8406", "interval": 10, "timeout": 20, "failures": 3, "successes": 1}
         given |= {"user": getpass.getuser(), "library": str(tmp_path / "lib"), "units": {str(tmp_path / "units" / "a.service"): "[Unit]\n"}}
         given |= {"settings_file": str(tmp_path / "etc" / "agent.json"), "key_file": str(tmp_path / "etc" / "key"), "api_key": KEY}
+        given |= {"service": "agent", "configuration": str(tmp_path / "haproxy.cfg"), "socket": str(tmp_path / "no.sock")}
         return run_module(haproxy_agent.main, capsys, check=check, **{**given, **arguments})
 
     return run
@@ -43,20 +53,34 @@ def files(root: Path) -> set[str]:
 def test_the_ladder(agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "missing required arguments: boxes" in run_module(haproxy_agent.main, capsys)["msg"]
     checked = agent(check=True)
-    assert (checked["changed"], checked["units_changed"], files(tmp_path)) == (True, True, set())
+    assert (checked["changed"], checked["restart_needed"], files(tmp_path)) == (True, True, set())
     made = agent()
-    assert (made["changed"], made["units_changed"]) == (True, True)
+    assert (made["changed"], made["restart_needed"]) == (True, True)
     assert [entry["after_header"] for entry in made["diff"]] == [entry["after_header"] for entry in checked["diff"]]
     again = agent()
-    assert (again["changed"], again["units_changed"], again["diff"]) == (False, False, [])
+    assert (again["changed"], again["restart_needed"], again["diff"]) == (False, False, [])
 
     other = agent(interval=5)
-    assert (other["changed"], other["units_changed"], len(other["diff"])) == (True, False, 1)
+    assert (other["changed"], other["restart_needed"], len(other["diff"])) == (True, True, 1)
     assert '"interval": 10' in other["diff"][0]["before"]
     assert '"interval": 5' in other["diff"][0]["after"]
     unit = str(tmp_path / "units" / "a.service")
-    assert agent(interval=5, units={unit: "[Unit]\n# new\n"})["units_changed"]
+    assert agent(interval=5, units={unit: "[Unit]\n# new\n"})["changed"]
     assert Path(unit).read_text() == "[Unit]\n# new\n"
+
+
+def test_what_runs_and_is_older_than_what_is_written_is_said(agent: Agent, started: dict[str, float | None], tmp_path: Path) -> None:
+    agent()
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text("global\n")
+    for seconds, needed in ((-1.0, True), (1.0, False)):
+        written = (tmp_path / "etc" / "key").stat().st_mtime
+        started |= {"agent": written + seconds, "haproxy": configuration.stat().st_mtime + seconds}
+        result = agent()
+        assert (result["changed"], result["restart_needed"], result["reload_needed"]) == (False, needed, needed)
+    started |= {"agent": None, "haproxy": None}
+    result = agent()
+    assert (result["restart_needed"], result["reload_needed"]) == (False, False)
 
 
 def test_the_agent_understands_its_settings(agent: Agent, tmp_path: Path) -> None:
