@@ -170,6 +170,10 @@ from ansible_collections.dgx.spark.plugins.module_utils._programs import PACKAGE
 PROGRAMS = tuple(module.__name__.rpartition(".")[2] for module in (_haproxy_agent, _haproxy_state))
 
 
+class AgentError(Exception):
+    """The agent cannot be put there; the message says why."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file as it has to be; C(text) is None for one that has to go. C(kind) is program, settings, key or unit."""
@@ -295,13 +299,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    user = module.params["user"]
-    uid = uid_of(user)
-    if uid is None and module.params["api_key"] and not module.check_mode:
-        module.fail_json(msg=f"There is no user {user} on this host, for whom the key would be kept. Nothing was written.")
+    params = module.params
     diff: list[dict[str, str]] = []
     try:
-        files = list(wanted(module.params))
+        uid = uid_of(params["user"])
+        if uid is None and params["api_key"] and not module.check_mode:
+            raise AgentError(f"there is no user {params['user']} on this host, for whom the key would be kept. Nothing was written")
+        files = list(wanted(params))
         for file in files:
             before = file.before
             if is_right(file, before, uid):
@@ -310,15 +314,15 @@ def main() -> None:
             diff.append({"before": shown(file, before), "after": shown(file, file.text), **headers})
             if not module.check_mode:
                 put(file, uid)
-        agent, haproxy = agent_started(module, module.params["service"]), haproxy_started(module.params["socket"])
+        agent, haproxy = agent_started(module, params["service"]), haproxy_started(params["socket"])
         module.exit_json(
             changed=bool(diff),
             restart_needed=bool(diff) or (agent is not None and agent < written(file.path for file in files)),
-            reload_needed=haproxy is not None and haproxy < written([module.params["configuration"]]),
+            reload_needed=haproxy is not None and haproxy < written([params["configuration"]]),
             diff=diff,
         )
-    except OSError as exc:
-        module.fail_json(msg=f"The agent's files cannot be written: {exc}", exception=exc)
+    except (AgentError, OSError) as exc:
+        module.fail_json(msg=f"Cannot put the agent beside HAProxy: {exc}", exception=exc)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def row(way: Way, size: int, where: Fleet, hosts: Path, folder: Path) -> dict[st
     """All figures of one way over one fleet."""
     once(way, hosts, folder)
     walls, cpus, loads = [], [], []
-    for _run in range(RUNS if size <= 16 else 1):
+    for _run in range(RUNS if size < 16 else 1):
         close_connections(folder)
         loads.append(os.getloadavg()[0])
         cost = once(way, hosts, folder)

@@ -142,7 +142,7 @@ def test_the_key_is_for_its_user_alone_and_in_nothing_that_is_said(agent: Agent,
 def test_a_user_who_is_not_there_is_named_before_anything_is_written(agent: Agent, tmp_path: Path) -> None:
     result = agent(user="nobody-of-this-name")
     assert result["failed"]
-    assert "There is no user nobody-of-this-name" in result["msg"]
+    assert "there is no user nobody-of-this-name" in result["msg"]
     assert files(tmp_path) == set()
     assert agent(check=True, user="nobody-of-this-name")["changed"]
 
