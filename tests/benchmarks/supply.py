@@ -98,7 +98,7 @@ class Origin:
     """The Hub's stand-in in its namespace; it is asked for its count from there, too."""
 
     def __init__(self, root: Path) -> None:
-        command = [sys.executable, str(ROOT / "tests/sim/hub.py"), "--root", str(root), "--bind", HUB]
+        command = [sys.executable, "-m", "sim.hub", "--root", str(root), "--bind", HUB]
         self.process = start(f"{NETWORK}-hub", command)
         self.url = f"http://{HUB}:8080"
         for _attempt in range(100):

@@ -4,7 +4,8 @@
 
 Repositories are folders: ROOT/OWNER/NAME is revision `main`, ROOT/OWNER/NAME@REV is revision REV. A commit's hash is made
 from the files, so it changes when they do. Large files are redirected to the CDN, which is another origin. In tests
-`Hub(root)` runs both in threads; in the lab they are a service.
+`Hub(root)` runs both in threads; in the lab they are a service. With `xet=True` (`--xet`) large files are offered over Xet, too: its
+storage (xet.py) has the CDN's origin, and its addresses expire as the CDN's do.
 
 `POST /_sim/faults` (JSON, see Faults) switches faults, `DELETE /_sim/faults` ends them all; `GET /_sim/requests` shows
 every request with its headers, `DELETE /_sim/requests` forgets them. Python's standard library only.
@@ -15,13 +16,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import hmac
+import io
 import json
 import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,18 +31,24 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from sim import xet
+
 TOKEN = "hf_sim_token"
 GATED = "dgx-spark/gated"
 LFS_SUFFIXES = {".safetensors", ".bin", ".gguf", ".pt", ".onnx"}
 LFS_NAMES = {"tokenizer.json", "tokenizer.model"}
 SECRET = b"signs the addresses of the simulated CDN"
 CHUNK = 64 * 1024
+TOKEN_SECONDS = 900  # how long a token for Xet's storage is good
 DATE = "2026-04-05T12:00:00.000Z"
 
 
 @dataclass
 class Faults:
-    """What goes wrong. Counts go down with each request that they hit; a file is named by its path in the repository."""
+    """What goes wrong. Counts go down with each request that they hit; a file is named by its path in the repository.
+
+    Offsets are those in what is sent: in the file over HTTP, in each of its xorbs over Xet.
+    """
 
     too_many: int = 0  # so many requests are answered 429 …
     retry_after: int = 1  # … with this Retry-After, in seconds
@@ -78,6 +86,26 @@ class File:
     def etag(self) -> str:
         """The Hub's ETag of the content."""
         return self.sha256 if self.lfs else self.git_sha1
+
+    @property
+    def content(self) -> Content:
+        """The whole file, to be sent."""
+        return Content(self.path, self.size, self.etag, lambda: self.source.open("rb"))
+
+    @property
+    def xorbs(self) -> list[xet.Xorb]:
+        """What Xet's storage has of it."""
+        return xet.xorbs(self.sha256, self.source, self.size)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Something to send: a file, or a xorb that holds a part of it. C(path) is the file's, by which faults know it."""
+
+    path: str
+    size: int
+    etag: str
+    open: Callable[[], io.BufferedIOBase]
 
 
 @dataclass(frozen=True)
@@ -128,6 +156,10 @@ class Store:
         """The names of all repositories."""
         return sorted({f"{p.parent.name}/{p.name.split('@')[0]}" for p in self.root.glob("*/*") if p.is_dir()})
 
+    def large(self) -> list[File]:
+        """All files in large-file storage, of all repositories."""
+        return [f for repo in self.repos() for s in self.snapshots(repo) for f in s.files.values() if f.lfs]
+
 
 def _find(snapshots: list[Snapshot], revision: str) -> Snapshot | None:
     return next((s for s in snapshots if revision in (s.revision, s.commit)), None)
@@ -136,9 +168,10 @@ def _find(snapshots: list[Snapshot], revision: str) -> Snapshot | None:
 class State:
     """What the Hub and its CDN share."""
 
-    def __init__(self, root: Path, token: str) -> None:
+    def __init__(self, root: Path, token: str, *, xet: bool) -> None:
         self.store = Store(root)
         self.token = token
+        self.xet = xet
         self.faults = Faults()
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
@@ -261,7 +294,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._whoami()
         elif path.startswith("/cdn/"):
             self._cdn(path, query)
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info|refs)(?:/([^/]*)(?:/(.*))?)?)?", raw):
+        elif self.hub.xet and path.startswith("/v2/reconstructions/"):
+            self._reconstruction(path.removeprefix("/v2/reconstructions/"))
+        elif self.hub.xet and path.startswith("/xorbs/"):
+            self._xorb(path, query)
+        elif match := re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info|refs|xet-read-token)(?:/([^/]*)(?:/(.*))?)?)?", raw
+        ):
             self._api(unquote(match[1]), match[2] or "", unquote(match[3] or "main"), unquote(match[4] or ""), query, body)
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", raw):
             self._resolve(unquote(match[1]), unquote(match[2]), unquote(match[3]))
@@ -317,6 +356,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._info(snapshot, blobs=query.get("blobs", [""])[0].lower() in ("true", "1"))
         elif what == "tree":
             self._tree(snapshot, below, query)
+        elif what == "xet-read-token":
+            self._xet_token(repo)
         else:
             self._paths_info(snapshot, body)
 
@@ -349,11 +390,12 @@ class _Handler(BaseHTTPRequestHandler):
             }
         )
 
-    @staticmethod
-    def _entry(file: File) -> dict[str, Any]:
+    def _entry(self, file: File) -> dict[str, Any]:
         entry: dict[str, Any] = {"type": "file", "oid": file.git_sha1, "size": file.size, "path": file.path}
         if file.lfs:
             entry["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 135}
+            if self.hub.xet:
+                entry["xetHash"] = xet.file_hash(file.sha256)
         return entry
 
     def _tree(self, snapshot: Snapshot, below: str, query: dict[str, list[str]]) -> None:
@@ -393,15 +435,22 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host") or "{}:{}".format(*self.server.server_address[:2])
         return f"http://{host}"
 
+    def _cdn_origin(self) -> str:
+        return f"http://{urlsplit(self._origin()).hostname}:{self.hub.cdn_port}"
+
+    def _gated(self, repo: str) -> bool:
+        """Answers, and is true, when the repository wants a token and there is none."""
+        if repo != GATED or self._token():
+            return False
+        message = f"Access to model {repo} is restricted. You must have access to it and be authenticated to access it. Please log in."
+        self._error(401, "GatedRepo", message)
+        return True
+
     def _resolve(self, repo: str, revision: str, path: str) -> None:
         if self._bad_token():
             return
         snapshots = self._snapshots(repo)
-        if not snapshots:
-            return
-        if repo == GATED and not self._token():
-            message = f"Access to model {repo} is restricted. You must have access to it and be authenticated to access it. Please log in."
-            self._error(401, "GatedRepo", message)
+        if not snapshots or self._gated(repo):
             return
         snapshot = _find(snapshots, revision)
         if snapshot is None:
@@ -413,40 +462,54 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"X-Repo-Commit": snapshot.commit, "Accept-Ranges": "bytes"}
         if file.lfs:
-            linked = {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"', "Location": self._signed(file)}
+            relative = file.source.relative_to(self.hub.store.root).as_posix()
+            address = self._signed(f"/cdn/{file.sha256}/{quote(relative)}")
+            linked = {"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.sha256}"', "Location": address}
+            if self.hub.xet:
+                tokens = f"{self._origin()}/api/models/{repo}/xet-read-token/{snapshot.commit}"
+                linked |= {"X-Xet-Hash": xet.file_hash(file.sha256), "Link": f'<{tokens}>; rel="xet-auth"'}
             self._send(302, f"Found. Redirecting to {linked['Location']}".encode(), {**headers, **linked}, "text/plain; charset=utf-8")
         else:
-            self._content(file, {**headers, "ETag": f'"{file.git_sha1}"'}, "text/plain; charset=utf-8")
+            self._content(file.content, headers, "text/plain; charset=utf-8")
 
     def _signature(self, path: str, expires: str) -> str:
         return hmac.new(SECRET, f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
 
-    def _signed(self, file: File) -> str:
-        relative = file.source.relative_to(self.hub.store.root).as_posix()
-        path = f"/cdn/{file.sha256}/{quote(relative)}"
+    def _good(self, path: str, expires: str, signature: str) -> bool:
+        """Is it our signature, and is it not too late?"""
+        return hmac.compare_digest(signature, self._signature(path, expires)) and int(expires) > time.time()
+
+    def _signed(self, path: str) -> str:
+        """The address of a path (as it stands in an address) on the CDN, signed until it expires."""
         expires = str(int(time.time()) + self.hub.faults.cdn_seconds)
-        host = urlsplit(self._origin()).hostname
         signed = urlencode({"Expires": expires, "Signature": self._signature(unquote(path), expires)})
-        return f"http://{host}:{self.hub.cdn_port}{path}?{signed}"
+        return f"{self._cdn_origin()}{path}?{signed}"
+
+    def _denied(self, path: str, query: dict[str, list[str]]) -> bool:
+        """Answers, and is true, when the address is not signed, or has expired."""
+        if self._good(path, query.get("Expires", ["0"])[0], query.get("Signature", [""])[0]):
+            return False
+        self._send(403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", kind="application/xml")
+        return True
+
+    def _missing(self) -> None:
+        self._send(404, b"<Error><Code>NoSuchKey</Code></Error>", kind="application/xml")
 
     def _cdn(self, path: str, query: dict[str, list[str]]) -> None:
-        expires, signature = query.get("Expires", ["0"])[0], query.get("Signature", [""])[0]
-        good = hmac.compare_digest(signature, self._signature(path, expires))
-        if not good or int(expires) <= time.time():
-            self._send(403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", kind="application/xml")
+        if self._denied(path, query):
             return
         sha256, owner, folder, name = path.removeprefix("/cdn/").split("/", 3)
         snapshots = self.hub.store.snapshots(f"{owner}/{folder.split('@')[0]}")
         file = next((f for s in snapshots for f in s.files.values() if f.sha256 == sha256 and f.path == name), None)
         if file is None:
-            self._send(404, b"<Error><Code>NoSuchKey</Code></Error>", kind="application/xml")
+            self._missing()
             return
-        self._content(file, {"Accept-Ranges": "bytes", "ETag": f'"{file.sha256}"'}, "application/octet-stream")
+        self._content(file.content, {"Accept-Ranges": "bytes"}, "application/octet-stream")
 
     def _range(self, size: int) -> tuple[int, int] | None:
         """First and last byte asked for; None for the whole file. Raises ValueError when it cannot be satisfied."""
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "").strip())
-        if not match or match.groups() == ("", "") or self.hub.faults.no_ranges:
+        if not match or match.groups() == ("", ""):
             return None
         if not match[1]:
             first, last = max(0, size - int(match[2])), size - 1
@@ -456,35 +519,36 @@ class _Handler(BaseHTTPRequestHandler):
             raise ValueError("not satisfiable")
         return first, last
 
-    def _content(self, file: File, headers: dict[str, str], kind: str) -> None:
-        headers = {**headers, "Content-Disposition": f'inline; filename="{file.path.rsplit("/", 1)[-1]}";'}
+    def _content(self, content: Content, headers: dict[str, str], kind: str) -> None:
+        named = {"ETag": f'"{content.etag}"', "Content-Disposition": f'inline; filename="{content.path.rsplit("/", 1)[-1]}";'}
+        headers = {**headers, **named}
         if self.headers.get("If-None-Match") == headers["ETag"]:
             self._send(304, b"", {**headers, "Content-Length": "0"}, kind)
             return
         try:
-            wanted = self._range(file.size)
+            wanted = None if self.hub.faults.no_ranges else self._range(content.size)
         except ValueError:
-            self._send(416, b"", {"Content-Range": f"bytes */{file.size}"}, kind)
+            self._send(416, b"", {"Content-Range": f"bytes */{content.size}"}, kind)
             return
-        first, last = wanted or (0, file.size - 1)
+        first, last = wanted or (0, content.size - 1)
         headers["Content-Length"] = str(last - first + 1)
         if wanted:
-            headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
+            headers["Content-Range"] = f"bytes {first}-{last}/{content.size}"
         self._send(206 if wanted else 200, b"", headers, kind)
         if self.command != "HEAD":
-            self._stream(file, first, last + 1)
+            self._stream(content, first, last + 1)
 
-    def _stream(self, file: File, position: int, end: int) -> None:
+    def _stream(self, content: Content, position: int, end: int) -> None:
         """Send bytes [position, end) with the faults that this file has."""
-        faults = self.hub.faults
+        faults, path = self.hub.faults, content.path
         with self.hub.lock:
-            cuts = file.path in faults.cut and faults.cut_times != 0 and position <= faults.cut[file.path] < end
+            cuts = path in faults.cut and faults.cut_times != 0 and position <= faults.cut[path] < end
             if cuts and faults.cut_times > 0:
                 faults.cut_times -= 1
-        stop = faults.cut[file.path] if cuts else end
-        stalls = file.path in faults.stall and position <= faults.stall[file.path] < end
-        stop = faults.stall[file.path] if stalls else stop
-        for piece in _pieces(file.source, position, stop, faults.flip.get(file.path, -1), faults.rate):
+        stop = faults.cut[path] if cuts else end
+        stalls = path in faults.stall and position <= faults.stall[path] < end
+        stop = faults.stall[path] if stalls else stop
+        for piece in _pieces(content, position, stop, faults.flip.get(path, -1), faults.rate):
             # Counted before it is sent: who has the last byte finds it counted.
             self.record["bytes"] += len(piece)
             self.hub.over_the_link(len(piece))
@@ -495,6 +559,46 @@ class _Handler(BaseHTTPRequestHandler):
         if cuts or stalls:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    # ------------------------------------------------------------------ Xet
+    def _xet_token(self, repo: str) -> None:
+        """Where Xet's storage is, and a token for it: in a document and, as huggingface_hub wants it, in headers."""
+        if not self.hub.xet:
+            self._error(404, "", "Xet is not offered")
+        elif not self._gated(repo):
+            expires = str(int(time.time()) + TOKEN_SECONDS)
+            token = f"{expires}.{self._signature('xet-read-token', expires)}"
+            headers = {"X-Xet-Cas-Url": self._cdn_origin(), "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": expires}
+            self._json({"casUrl": self._cdn_origin(), "accessToken": token, "exp": int(expires)}, headers)
+
+    def _reconstruction(self, file_hash: str) -> None:
+        """Which parts of which xorbs the wanted bytes of a file are. Version 2, which hf-xet asks first; 404 is its answer for 1."""
+        expires, _dot, signature = self._token().partition(".")
+        if not expires.isdigit() or not self._good("xet-read-token", expires, signature):
+            self._error(401, "", "Missing or expired token")
+            return
+        file = next((f for f in self.hub.store.large() if xet.file_hash(f.sha256) == file_hash), None)
+        if file is None:
+            self._error(404, "", "File does not exist")
+            return
+        try:
+            first, last = self._range(file.size) or (0, file.size - 1)
+        except ValueError:
+            self._error(416, "", "The range begins behind the end of the file")
+            return
+        self._json(xet.reconstruction(file.xorbs, first, last, lambda xorb: self._signed(f"/xorbs/default/{xorb.hash}")))
+
+    def _xorb(self, path: str, query: dict[str, list[str]]) -> None:
+        """Bytes of a xorb."""
+        if self._denied(path, query):
+            return
+        name = path.rsplit("/", 1)[-1]
+        found = next(((f, x) for f in self.hub.store.large() for x in f.xorbs if x.hash == name), None)
+        if found is None:
+            self._missing()
+            return
+        file, xorb = found
+        self._content(Content(file.path, xorb.size, xorb.hash, xorb.open), {"Accept-Ranges": "bytes"}, "application/octet-stream")
 
     # ------------------------------------------------------------------ control
     def _control(self, path: str, body: bytes) -> None:
@@ -523,11 +627,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "", "No such control")
 
 
-def _pieces(source: Path, position: int, end: int, flipped: int, rate: float) -> Iterator[bytes]:
-    """The bytes [position, end) of a file, the one at `flipped` wrong, at `rate` bytes per second."""
+def _pieces(content: Content, position: int, end: int, flipped: int, rate: float) -> Iterator[bytes]:
+    """The bytes [position, end) of what is sent, the one at `flipped` wrong, at `rate` bytes per second."""
     size = CHUNK if rate <= 0 else max(1, min(CHUNK, int(rate / 10)))
     started, sent = time.monotonic(), 0
-    with source.open("rb") as stream:
+    with content.open() as stream:
         stream.seek(position)
         while position < end and (data := stream.read(min(size, end - position))):
             if position <= flipped < position + len(data):
@@ -554,8 +658,10 @@ def _until_gone(connection: socket.socket) -> None:
 class Hub:
     """A Hub and its CDN in threads: `with Hub(root) as hub: … hub.url, hub.faults, hub.requests`."""
 
-    def __init__(self, root: Path, *, token: str = TOKEN, bind: str = "127.0.0.1", port: int = 0, cdn_port: int = 0) -> None:
-        self.state = State(root, token)
+    def __init__(
+        self, root: Path, *, token: str = TOKEN, bind: str = "127.0.0.1", port: int = 0, cdn_port: int = 0, xet: bool = False
+    ) -> None:
+        self.state = State(root, token, xet=xet)
         self.servers = [HubServer((bind, port), self.state, "hub"), HubServer((bind, cdn_port), self.state, "cdn")]
         self.state.cdn_port = int(self.servers[1].server_address[1])
         self.url = "http://{}:{}".format(*self.servers[0].server_address[:2])
@@ -599,8 +705,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--cdn-port", type=int, default=8081)
     parser.add_argument("--token", default=TOKEN)
+    parser.add_argument("--xet", action="store_true", help="offer large files over Xet, too")
     options = parser.parse_args()
-    with Hub(options.root, token=options.token, bind=options.bind, port=options.port, cdn_port=options.cdn_port) as hub:
+    with Hub(**vars(options)) as hub:
         hub.threads[0].join()
 
 

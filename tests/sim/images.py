@@ -178,7 +178,7 @@ def box() -> Image:
 
 def service() -> Image:
     """Registry, apt repository and Hub."""
-    return _from_folder(SERVICE_IMAGE, SIM / "service", [SIM / "hub.py"], {})
+    return _from_folder(SERVICE_IMAGE, SIM / "service", [SIM / "hub.py", SIM / "xet.py"], {})
 
 
 def scripted() -> list[Image]:

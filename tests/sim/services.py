@@ -68,7 +68,7 @@ def services() -> list[Service]:
         Service(
             *HUB,
             options=(user, _bind(str(HUB_REPOS), "/srv/hub", read_only=True)),
-            command=("python3", "-u", "/usr/local/lib/spark-sim/hub.py", "--root", "/srv/hub", "--bind", "0.0.0.0", "--port", "8080"),
+            command=("python3", "-u", "-m", "sim.hub", "--root", "/srv/hub", "--bind", "0.0.0.0", "--port", "8080"),
             url=f"http://{HUB[1]}:8080/_sim/faults",
         ),
         Service(
