@@ -108,7 +108,7 @@ bench-fleet: engine ## the same for 1, 4, 16 and 100 boxes, beside a plain role,
 bench-proof: engine ## how exact the proof is, beside other clients (PARTS="ours peers real log")
 	PYTHONPATH=.:.collections:tests .venv/bin/python -m benchmarks.proof $(PARTS)
 
-bench-download: $(VENV) ## one download beside `hf download`, and both after a kill at the half (six minutes)
+bench-download: $(VENV) ## one download beside `hf download` over HTTP and Xet: unlimited, on a link, killed there at the half (25 minutes; PARTS="loopback link killed")
 	.venv/bin/python tests/benchmarks/download.py
 
 bench-supply: $(VENV) ## a fleet's download on shaped links, beside `hf download` and a star of rsync (half an hour; root, tc, rsync)
