@@ -36,7 +36,7 @@ options:
     type: list
     elements: dict
     required: true
-    options:
+    suboptions:
       name:
         description: The box's name, as HAProxy's server is called.
         type: str
