@@ -18,16 +18,16 @@ RESTORED = "What served before was restored and answers again."
     ("scenario", "texts"),
     [
         ("cutlass-moe", ["MARLIN", "VLLM_CUTLASS", "was not picked up"]),
-        ("fp4-crash", ["Failed to run cutlass FP4 gemm"]),
+        pytest.param("fp4-crash", ["Failed to run cutlass FP4 gemm"], marks=pytest.mark.long),
         ("exit-in-start", ["exit"]),
-        ("oom", ["Free memory on device"]),
+        pytest.param("oom", ["Free memory on device"], marks=pytest.mark.long),
         ("slow", ["decode_tok_s_min"]),
         ("garbage-empty", ["visible"]),
-        ("garbage-bang", ["!"]),
-        ("garbage-loop", ["loop"]),
+        pytest.param("garbage-bang", ["!"], marks=pytest.mark.long),
+        pytest.param("garbage-loop", ["loop"], marks=pytest.mark.long),
         ("nan-logprobs", ["NaN"]),
-        ("tools-in-text", ["tool_calls"]),
-        ("no-usage", ["usage"]),
+        pytest.param("tools-in-text", ["tool_calls"], marks=pytest.mark.long),
+        pytest.param("no-usage", ["usage"], marks=pytest.mark.long),
     ],
 )
 def test_a_bad_version_is_undone(served: Served, scenario: str, texts: list[str]) -> None:

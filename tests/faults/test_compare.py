@@ -61,6 +61,7 @@ def test_both_are_measured_and_vllm_is_proven_again(served: Served, compare: Pla
     assert set(again["throughput"]) == set(deployed["throughput"]), "what was measured when it was deployed is lost"
 
 
+@pytest.mark.long
 def test_weights_that_ollama_splits_are_said_to_be_no_measure(served: Served, compare: Play) -> None:
     run = compare({"gpu_share": 0.34})
     assert run.rc == 0, run.output[-6000:]

@@ -63,6 +63,7 @@ def test_a_draft_model_comes_with_the_model_and_goes_with_it(served: Served, var
     assert box.sh(f"ls -d {MODELS}/* {MODELS}.draft/* 2>/dev/null || true") == ""
 
 
+@pytest.mark.long
 def test_a_lock_covers_both_and_holds_both(served: Served, variables: dict[str, Any]) -> None:
     written = served.box.play("lock", **variables)
     assert written.rc == 0, written.output[-6000:]

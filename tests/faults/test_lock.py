@@ -229,6 +229,7 @@ def test_a_lock_for_something_else_is_refused_with_both_names(served: Served, lo
     served.still_serves()
 
 
+@pytest.mark.long
 def test_what_is_restored_is_proven_although_the_lock_does_not_have_its_recipe(served: Served, locked: Upstream) -> None:
     run = locked.play(vllm_env={"SIM_SCENARIO": "cutlass-moe"})
     assert run.rc != 0

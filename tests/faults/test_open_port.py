@@ -86,6 +86,7 @@ def test_an_open_port_is_opened_by_name_only_and_said_to_be_open(served: Served)
     served.serves_again()
 
 
+@pytest.mark.long
 def test_what_is_restored_is_proven_with_the_key_it_had(served: Served) -> None:
     run = served.box.play(vllm_api_key="", vllm_env={"SIM_SCENARIO": "cutlass-moe"})
     assert run.rc != 0
