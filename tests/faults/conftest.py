@@ -24,8 +24,8 @@ def box() -> Box:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take the lab away when all processes have ended."""
-    if not hasattr(session.config, "workerinput"):
+    """Take the lab away when all processes have ended, and not after a mere look at which tests there are."""
+    if not hasattr(session.config, "workerinput") and not session.config.option.collectonly:
         subprocess.run([*LAB, "down"], check=True)
 
 
