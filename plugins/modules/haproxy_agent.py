@@ -223,8 +223,9 @@ def put(file: File, uid: int | None) -> None:
         os.unlink(file.path)
         return
     os.makedirs(os.path.dirname(file.path), mode=0o755, exist_ok=True)
+    if os.path.exists(file.path):
+        os.chmod(file.path, file.mode)  # first: what replaces it has its mode, and a key that others may read gets no new text
     replace_file(file.path, file.text, file.mode)
-    os.chmod(file.path, file.mode)
     if file.kind == "key" and uid is not None:
         os.chown(file.path, uid, -1)
 
