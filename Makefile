@@ -64,7 +64,7 @@ sanity: $(VENV) ## ansible-test sanity, without an ignore file (ARGS="--test pep
 	.venv/bin/python tools/run_ansible_test.py sanity $(ARGS)
 
 unit: engine ## pure logic, modules against fakes, and what the collection promises of itself
-	$(call pytest,tests/unit)
+	$(call pytest,tests/unit --numprocesses 2)
 
 docs: $(VENV) ## the documentation of every plugin, role and module renders
 	antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
@@ -78,12 +78,12 @@ monitoring: $(VENV) ## alerts and dashboard in Prometheus, which it unpacks when
 	$(call pytest,tests/monitoring)
 
 integration: engine ## modules against a real Docker engine, the gateway with a real HAProxy (installed when there is none)
-	$(call pytest,tests/integration)
+	$(call pytest,tests/integration --numprocesses 2 --dist loadgroup)
 
 molecule: engine ## roles and the whole playbook on the simulated Sparks
 	# What an interrupted run left counts as created, and is not there any more.
 	molecule destroy --scenario-name default >/dev/null
-	molecule test --all
+	molecule test --all --workers 2 --continue-on-failure
 
 faults: engine ## bad input and bad luck on two simulated Sparks at a time
 	$(call pytest,tests/faults -m "not long" --numprocesses 2 --dist worksteal)

@@ -34,6 +34,7 @@ from tools.make_venv import ROOT
 
 SIZES = (1, 4, 16, 100)
 RUNS = 3
+MANY = 16
 TIMEOUT_S = 1800
 LIGHT_BOXES = 4
 LIGHT_FIRST = 120  # the last number of the first further address: above those of all boxes
@@ -88,7 +89,7 @@ def lab(count: int) -> tuple[str, ...]:
 @contextmanager
 def fleet(size: int) -> Iterator[Fleet]:
     """The hosts of a row."""
-    if size <= 16:
+    if size <= MANY:
         boxes = lab(size)
         yield Fleet({box: box_address(number) for number, box in enumerate(boxes, start=1)}, boxes)
         return
@@ -239,30 +240,32 @@ def deploy(way: Way, boxes: tuple[str, ...], folder: Path) -> None:
 
 
 def row(way: Way, size: int, where: Fleet, hosts: Path, folder: Path) -> dict[str, Any]:
-    """All figures of one way over one fleet."""
-    once(way, hosts, folder)
-    walls, cpus, loads = [], [], []
-    for _run in range(RUNS if size < 16 else 1):
+    """All figures of one way over one fleet. A large one gets one run for all of them: how runs scatter is seen on small ones."""
+    costs, loads = [], []
+    if size < MANY:
+        once(way, hosts, folder)
+    for _run in range(RUNS if size < MANY else 0):
         close_connections(folder)
         loads.append(os.getloadavg()[0])
-        cost = once(way, hosts, folder)
+        costs.append(once(way, hosts, folder))
+    close_connections(folder)
+    loads.append(os.getloadavg()[0])
+    moved, logins = counters(where.boxes)
+    counted = once(way, hosts, folder, memory=True, verbose="ansible" in way.command(hosts, False)[0])
+    moved_after, logins_after = counters(where.boxes)
+    for cost in [*costs, counted]:
         if not way.unchanged(cost.output):
             raise SystemExit(f"{way.title} changed something although there was nothing to do:\n{cost.output[-4000:]}")
-        walls.append(cost.wall_s)
-        cpus.append(cost.cpu_s)
-    close_connections(folder)
-    moved, logins = counters(where.boxes)
-    cost = once(way, hosts, folder, memory=True, verbose="ansible" in way.command(hosts, False)[0])
-    moved_after, logins_after = counters(where.boxes)
+    timed = costs or [counted]
     return {
         "way": way.title,
         "boxes": size,
-        "wall_s": statistics.median(walls),
-        "cpu_s": statistics.median(cpus),
-        "runs_per_box": remote_runs(cost.output) or None,
+        "wall_s": statistics.median(cost.wall_s for cost in timed),
+        "cpu_s": statistics.median(cost.cpu_s for cost in timed),
+        "runs_per_box": remote_runs(counted.output) or None,
         "connections_per_box": (logins_after - logins) / size,
         "kb_per_box": (moved_after - moved) / size / 1000,
-        "peak_mb": cost.peak_mb,
+        "peak_mb": counted.peak_mb,
         "load_before": max(loads),
     }
 

@@ -41,6 +41,7 @@ def test_a_disk_that_is_full_is_refused_before_the_first_byte(served: Served, sm
     served.still_serves()
 
 
+@pytest.mark.long
 def test_weights_that_went_bad_are_fetched_again(served: Served) -> None:
     path = served.box.sh("find /srv/models/gemma4-26b-a4b-nvfp4/ -name '*.safetensors' | sort | head -1")
     before = served.box.sh(f"sha256sum < {path}")

@@ -17,7 +17,7 @@ RESTORED = "What served before was restored and answers again."
 @pytest.mark.parametrize(
     ("scenario", "texts"),
     [
-        ("cutlass-moe", ["MARLIN", "VLLM_CUTLASS", "was not picked up"]),
+        pytest.param("cutlass-moe", ["MARLIN", "VLLM_CUTLASS", "was not picked up"], marks=pytest.mark.long),
         pytest.param("fp4-crash", ["Failed to run cutlass FP4 gemm"], marks=pytest.mark.long),
         ("exit-in-start", ["exit"]),
         pytest.param("oom", ["Free memory on device"], marks=pytest.mark.long),
@@ -25,7 +25,7 @@ RESTORED = "What served before was restored and answers again."
         ("garbage-empty", ["visible"]),
         pytest.param("garbage-bang", ["!"], marks=pytest.mark.long),
         pytest.param("garbage-loop", ["loop"], marks=pytest.mark.long),
-        ("nan-logprobs", ["NaN"]),
+        pytest.param("nan-logprobs", ["NaN"], marks=pytest.mark.long),
         pytest.param("tools-in-text", ["tool_calls"], marks=pytest.mark.long),
         pytest.param("no-usage", ["usage"], marks=pytest.mark.long),
     ],

@@ -81,6 +81,7 @@ def test_a_model_that_ollama_lacks_is_said_before_anything_is_touched(served: Se
     assert loaded(served.box) == ["other:1b"]
 
 
+@pytest.mark.long
 def test_an_ollama_that_dies_while_it_is_measured_leaves_vllm_serving(served: Served, compare: Play) -> None:
     run = compare({"dies_after": 1})
     assert run.rc != 0

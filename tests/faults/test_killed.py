@@ -60,6 +60,7 @@ def test_the_next_run_finishes_what_a_killed_one_began(box: Box, at_task: str, c
     assert settled(box).items() >= target.items()
 
 
+@pytest.mark.long
 def test_what_a_killed_run_left_unproven_is_taken_back_when_it_turns_out_bad(box: Box) -> None:
     ok(box.play(vllm_env={"CASE": "good"}))
     bad = {"SIM_SCENARIO": "garbage-empty"}

@@ -128,6 +128,7 @@ def test_a_lock_is_written_once_and_holds_no_secret(served: Served, upstream: Up
     served.still_serves()
 
 
+@pytest.mark.long
 def test_a_box_takes_up_a_lock_without_fetching_its_weights_again(upstream: Upstream) -> None:
     box = upstream.box
     unlocked = upstream.play()
@@ -195,6 +196,7 @@ def test_a_digest_that_the_registry_does_not_give_is_named_beside_the_one_it_has
     served.still_serves()
 
 
+@pytest.mark.long
 def test_a_mirror_with_other_bytes_under_the_same_commit_is_refused(served: Served, locked: Upstream, tmp_path: Path) -> None:
     evil = tmp_path / "mirror" / REPO
     shutil.copytree(locked.repo, evil)

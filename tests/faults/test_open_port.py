@@ -74,6 +74,7 @@ def test_a_new_key_is_a_reason_is_seen_nowhere_and_the_way_back_has_the_old_one(
     assert box.for_neighbour("/v1/models", new) == 401
 
 
+@pytest.mark.long
 def test_an_open_port_is_opened_by_name_only_and_said_to_be_open(served: Served) -> None:
     box = served.box
     run = box.play(vllm_api_key="", vllm_bind=box.address)

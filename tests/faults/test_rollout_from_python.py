@@ -43,6 +43,7 @@ def test_a_rollout_hands_over_its_evidence_and_no_secret(served: Served, tmp_pat
     assert [event for event in played.events if KEY in str(event) or TOKEN in str(event)] == []
 
 
+@pytest.mark.long
 def test_a_rollout_that_fails_says_of_each_box_why(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PWD", str(tmp_path))
     assert served.box.play("remove").rc == 0

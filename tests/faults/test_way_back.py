@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from faults.box import BOX, NAME, Run, Served
 
 OTHER = "vllm/vllm-openai:v0.19.1"
@@ -59,6 +60,7 @@ def test_remove_takes_the_container_and_leaves_the_weights(served: Served) -> No
     assert (again.rc, changed(again)) == (0, 0)
 
 
+@pytest.mark.long
 def test_a_first_deployment_that_fails_leaves_nothing_that_serves(served: Served) -> None:
     box = served.box
     assert box.play("remove").rc == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,9 @@ def test_a_rollout_in_which_the_gateway_is_reloaded_loses_no_stream(fleet: Fleet
     assert fleet.versions() == dict.fromkeys(BOXES, target["VERSION"])
     assert clients.lost() == []
     assert watch.fewest == len(BOXES) - 1
+    # Clients come through the gateway, and by no other way.
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http://{fleet.boxes[BOXES[0]].address}:8002/health", timeout=5)
 
 
 @pytest.mark.long
@@ -59,6 +63,7 @@ def test_a_rollback_loses_no_stream(fleet: Fleet, clients: Clients) -> None:
     assert watch.fewest == len(BOXES) - 2
 
 
+@pytest.mark.long
 def test_a_box_that_dies_in_a_rollout_breaks_its_own_streams_alone(fleet: Fleet, clients: Clients) -> None:
     """It is named, the rollout stops before it, and once it is back the gateway takes it again by itself."""
     before, target = fleet.served(), new_version()

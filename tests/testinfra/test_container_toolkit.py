@@ -7,7 +7,7 @@ import json
 import pytest
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-2"]
+testinfra_hosts = ["docker://spark-sim-2"]
 PACKAGES = ["nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"]
 
 

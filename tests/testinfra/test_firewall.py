@@ -6,7 +6,7 @@ import json
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-5"]
+testinfra_hosts = ["docker://spark-sim-5"]
 
 
 def test_only_this_port_is_looked_at_and_only_some_may_reach_it(host: Host) -> None:

@@ -8,7 +8,7 @@ import time
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-2"]
+testinfra_hosts = ["docker://spark-sim-3"]
 AGENT = "dgx-spark-gateway-agent"
 USER = "dgx-spark-gateway"
 KEY = "sk-of-the-lab"
@@ -22,7 +22,7 @@ def state(host: Host) -> str:
     ask += " print(b''.join(iter(lambda: s.recv(65536), b'')).decode())"
     with host.sudo():
         shown: str = host.check_output("python3 -c %s", ask)
-    return next(line for line in shown.splitlines() if " spark-sim-2 " in line)
+    return next(line for line in shown.splitlines() if " spark-sim-3 " in line)
 
 
 def test_both_services_run_and_start_with_the_host(host: Host) -> None:
@@ -50,14 +50,14 @@ def test_vllm_s_other_doors_are_shut(host: Host) -> None:
 
 
 def test_prometheus_finds_what_it_looks_for(host: Host) -> None:
-    assert 'haproxy_server_status{proxy="vllm",server="spark-sim-2"' in host.check_output("curl -s http://127.0.0.1:8405/metrics")
+    assert 'haproxy_server_status{proxy="vllm",server="spark-sim-3"' in host.check_output("curl -s http://127.0.0.1:8405/metrics")
 
 
 def test_a_box_that_is_new_is_under_maintenance_also_after_a_reload_and_a_restart(host: Host) -> None:
     assert state(host).split()[6] == "5"
     with host.sudo():
         host.check_output("systemctl reload haproxy")
-        assert host.file("/var/lib/haproxy/server-state").contains(" spark-sim-2 ")
+        assert host.file("/var/lib/haproxy/server-state").contains(" spark-sim-3 ")
         host.check_output("systemctl restart haproxy")
     assert state(host).split()[6] == "5"
 
@@ -74,7 +74,7 @@ def test_the_key_is_for_the_agent_alone(host: Host) -> None:
 
 
 def test_the_agent_finds_out_that_nothing_serves(host: Host) -> None:
-    ask = "import socket; s = socket.create_connection(('127.0.0.1', 8406)); s.sendall(b'spark-sim-2\\n'); print(s.recv(999).decode())"
+    ask = "import socket; s = socket.create_connection(('127.0.0.1', 8406)); s.sendall(b'spark-sim-3\\n'); print(s.recv(999).decode())"
     end = time.monotonic() + 60
     while not (answer := host.check_output("python3 -c %s", ask)).startswith("down #"):
         assert time.monotonic() < end, answer

@@ -8,7 +8,7 @@ import json
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-1"]
+testinfra_hosts = ["docker://spark-sim-1"]
 
 
 def test_the_endpoint_answers(host: Host) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-3"]
+testinfra_hosts = ["docker://spark-sim-6"]
 MODEL = "/srv/models/gemma4-26b-a4b-nvfp4/main"
 DRAFT = "/srv/models/gemma4-26b-a4b-nvfp4.draft/main"
 

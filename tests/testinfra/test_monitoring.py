@@ -9,7 +9,7 @@ from typing import Any
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-2"]
+testinfra_hosts = ["docker://spark-sim-2"]
 FOLDER = "/etc/prometheus/dgx-spark"
 
 

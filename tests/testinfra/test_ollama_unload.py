@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-3"]
+testinfra_hosts = ["docker://spark-sim-4"]
 
 
 def test_the_service_is_stopped_and_stays_so(host: Host) -> None:

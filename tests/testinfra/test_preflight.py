@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-5"]
+testinfra_hosts = ["docker://spark-sim-5"]
 
 
 @pytest.mark.parametrize("name", ["nvidia-container-toolkit", "python3-docker", "aria2"])

@@ -6,7 +6,7 @@ import json
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-6"]
+testinfra_hosts = ["docker://spark-sim-6"]
 
 
 def test_the_evidence_says_what_was_seen(host: Host) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-5"]
+testinfra_hosts = ["docker://spark-sim-2"]
 
 
 def test_nothing_was_left_on_the_box(host: Host) -> None:

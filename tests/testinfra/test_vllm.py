@@ -7,7 +7,7 @@ from typing import Any
 
 from testinfra.host import Host
 
-testinfra_hosts = ["ansible://spark-sim-4"]
+testinfra_hosts = ["docker://spark-sim-4"]
 
 
 def inspect(host: Host) -> dict[str, Any]:
