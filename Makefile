@@ -78,7 +78,7 @@ monitoring: $(VENV) ## alerts and dashboard in Prometheus, which it unpacks when
 	$(call pytest,tests/monitoring)
 
 integration: engine ## modules against a real Docker engine, the gateway with a real HAProxy (installed when there is none)
-	$(call pytest,tests/integration --numprocesses 2 --dist loadgroup)
+	$(call pytest,tests/integration --numprocesses 2 --dist loadfile)
 
 molecule: engine ## roles and the whole playbook on the simulated Sparks
 	# What an interrupted run left counts as created, and is not there any more.
