@@ -22,7 +22,7 @@ RESTORED = "What served before was restored and answers again."
         ("exit-in-start", ["exit"]),
         pytest.param("oom", ["Free memory on device"], marks=pytest.mark.long),
         ("slow", ["decode_tok_s_min"]),
-        ("garbage-empty", ["visible"]),
+        pytest.param("garbage-empty", ["visible"], marks=pytest.mark.long),
         pytest.param("garbage-bang", ["!"], marks=pytest.mark.long),
         pytest.param("garbage-loop", ["loop"], marks=pytest.mark.long),
         pytest.param("nan-logprobs", ["NaN"], marks=pytest.mark.long),
@@ -37,6 +37,7 @@ def test_a_bad_version_is_undone(served: Served, scenario: str, texts: list[str]
     served.serves_again()
 
 
+@pytest.mark.long
 def test_a_start_that_hangs_ends_at_its_bound_and_shows_the_log(served: Served) -> None:
     run = served.box.play(vllm_env={"SIM_SCENARIO": "hang-in-start"}, proof_startup_timeout=12)
     assert run.rc != 0

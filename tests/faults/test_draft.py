@@ -34,6 +34,7 @@ def command_of(box: Box) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_a_draft_model_comes_with_the_model_and_goes_with_it(served: Served, variables: dict[str, Any]) -> None:
     box = served.box
     first = box.play(**variables)

@@ -47,7 +47,7 @@ def ok(run: Run) -> Run:
         ("vllm : Serve", SOON),
         pytest.param("Publish what was done", NOW, marks=pytest.mark.long),
         pytest.param("Follow the startup log", NOW, marks=pytest.mark.long),
-        ("Ask the probes", NOW),
+        pytest.param("Ask the probes", NOW, marks=pytest.mark.long),
         pytest.param("Keep the evidence on the box", NOW, marks=pytest.mark.long),
         pytest.param("Note that it was moved", NOW, marks=pytest.mark.long),
     ],
@@ -71,10 +71,11 @@ def test_what_a_killed_run_left_unproven_is_taken_back_when_it_turns_out_bad(box
     assert settled(box)["CASE"] == "good"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("at_task", "command"),
     [
-        pytest.param("Serve again what served before", SOON, marks=pytest.mark.long),
+        ("Serve again what served before", SOON),
         ("Prove that it serves again", NOW),
     ],
 )

@@ -135,6 +135,7 @@ def neighbour_gets_through_by_udp(box: Box, port: int) -> bool:
         return "hello" in box.sh(f'python3 -c "{listen}" || true')
 
 
+@pytest.mark.long
 def test_where_some_are_named_only_they_reach_the_port(served: Served, key: str) -> None:
     """A gateway is named by its group: tests/fleet has one."""
     box = served.box
