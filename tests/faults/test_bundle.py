@@ -105,6 +105,7 @@ def test_a_bundle_is_whole_and_making_it_again_changes_nothing(bundle: Bundle) -
     assert weights.read_bytes() == content
 
 
+@pytest.mark.long
 def test_a_box_without_a_network_is_deployed_and_proven_from_a_bundle(bundle: Bundle, alone: Box) -> None:
     weights = bundle.weights()
     content = weights.read_bytes()

@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.dgx.spark.plugins.module_utils._generation_health import Finding, Health, look
 from ansible_collections.dgx.spark.plugins.module_utils._haproxy_agent import Server, Settings
 from ansible_collections.dgx.spark.plugins.module_utils._openai_client import Client
+from ansible_collections.dgx.spark.plugins.module_utils._vllm_metrics import read
 from sim.vllm_scripted.server import ARTICLE, ScriptedServer
 
 FAST = {"base": "good", "stream": {"tok_s": 500, "ttft_ms": 5}}
@@ -25,7 +26,15 @@ GOOD, BAD, BUSY, UNJUDGED = (Finding(kind, kind) for kind in ("good", "bad", "bu
 
 def found(played: dict[str, Any], timeout: float = 5, api_key: str = "", asked_with: str = "", flags: list[str] | None = None) -> Finding:
     with ScriptedServer({**FAST, **played}, flags, api_key=api_key) as server:
-        return look(Client(server.base_url, asked_with), timeout, pause=lambda seconds: None)
+        client = Client(server.base_url, asked_with)
+        return look(client, timeout, pause=lambda seconds: until_idle(client, seconds))
+
+
+def until_idle(client: Client, seconds: float) -> None:
+    """No longer than it takes until the probe that was given up has left the engine."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and read(client.metrics(seconds)).running:
+        time.sleep(0.01)
 
 
 def test_an_answer_that_makes_sense_is_good() -> None:
