@@ -64,6 +64,23 @@ def test_a_rollback_loses_no_stream(fleet: Fleet, clients: Clients) -> None:
 
 
 @pytest.mark.long
+def test_a_comparison_with_ollama_loses_no_stream(fleet: Fleet, clients: Clients) -> None:
+    """The box leaves the gateway before its vLLM is stopped, and comes back when that is proven again."""
+    compared, before = BOXES[1], fleet.served()
+    workload = {"warmup": 0, "sequential": {"runs": 1, "tokens": 40}, "parallel": {"requests": 2, "tokens": 20}}
+    serves = {"VERSION": before[compared].version, "SIM_START_SECONDS": "0.3"}
+    with Watch(fleet) as watch:
+        run = fleet.play("compare", vllm_env=serves, rollout_hosts=compared, compare_workload=workload)
+    assert run.rc == 0, run.output[-6000:]
+    run.says("vLLM NVFP4 Ollama Q4_K_M")
+    assert clients.lost() == []
+    assert watch.fewest == len(BOXES) - 1
+    after = fleet.served()
+    assert [name for name in BOXES if after[name] != before[name]] == [compared]
+    in_time(fleet, dict.fromkeys(BOXES, "UP"), 10)
+
+
+@pytest.mark.long
 def test_a_box_that_dies_in_a_rollout_breaks_its_own_streams_alone(fleet: Fleet, clients: Clients) -> None:
     """It is named, the rollout stops before it, and once it is back the gateway takes it again by itself."""
     before, target = fleet.served(), new_version()
