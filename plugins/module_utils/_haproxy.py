@@ -10,12 +10,21 @@ counted over all workers, which HAProxy's master names.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+# What a module asks for that talks to an HAProxy; the fragment `haproxy` documents it.
+ARGUMENTS: dict[str, Any] = {
+    "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
+    "master_socket": {"type": "path", "default": "/run/haproxy-master.sock"},
+    "backend": {"type": "str", "default": "vllm"},
+}
 
 # The service that asks the servers for tokens.
 AGENT = "dgx-spark-gateway-agent"
@@ -109,21 +118,35 @@ class Backend:
         """Raises HaproxyError for a name that HAProxy cannot have given."""
         self.path, self.name, self.master = path, _checked(name), master
 
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Backend:
+        """The one that a module's arguments name. Raises HaproxyError."""
+        master = params["master_socket"]
+        return cls(params["socket"], params["backend"], master if os.path.exists(master) else "")
+
+    def servers(self) -> dict[str, Server]:
+        """All of them as they are now, by name. Raises HaproxyError, and Absent where there is no such backend."""
+        states, rows, old = self._states(), _rows(ask(self.path, self._statistics)), self._old_sessions()
+        return {
+            name: Server(
+                name=name,
+                state=states[name],
+                status=row["status"],
+                sessions=_sessions(row) + old[name],
+                health=Check(row["check_status"].removeprefix("* "), row["last_chk"] or row["check_desc"]),
+                agent=Check(row["agent_status"].removeprefix("* "), row["last_agt"] or row["agent_desc"]),
+            )
+            for name, row in rows.items()
+            if name in states
+        }
+
     def server(self, name: str) -> Server:
         """One server as it is now. Raises HaproxyError, and Absent where there is no such server."""
-        states, rows = self._states(), _rows(ask(self.path, self._statistics))
-        if name not in states or name not in rows:
-            known = ", ".join(sorted(states)) or "none"
+        found = self.servers()
+        if name not in found:
+            known = ", ".join(sorted(found)) or "none"
             raise Absent(f"HAProxy's backend {self.name} has no server {name}, it has {known}: playbooks/gateway.yml adds a box")
-        row = rows[name]
-        return Server(
-            name=name,
-            state=states[name],
-            status=row["status"],
-            sessions=_sessions(row) + sum(self._old_sessions(name)),
-            health=Check(row["check_status"].removeprefix("* "), row["last_chk"] or row["check_desc"]),
-            agent=Check(row["agent_status"].removeprefix("* "), row["last_agt"] or row["agent_desc"]),
-        )
+        return found[name]
 
     def tell(self, name: str, state: str) -> None:
         """Make a server ready, drained or under maintenance. Raises HaproxyError."""
@@ -193,15 +216,12 @@ class Backend:
     def _statistics(self) -> str:
         return f"show stat {self.name} 4 -1"  # 4: servers, -1: all of them
 
-    def _old_sessions(self, name: str) -> list[int]:
-        """The sessions on a server that each worker still has from before a reload."""
-        if not self.master:
-            return []
-        found = []
-        for pid in _old_workers(ask(self.master, "show proc")):
-            row = _rows(ask(self.master, f"@!{pid} {self._statistics}")).get(name)
+    def _old_sessions(self) -> Counter[str]:
+        """The sessions on each server that workers from before a reload still have."""
+        found: Counter[str] = Counter()
+        for pid in _old_workers(ask(self.master, "show proc")) if self.master else []:
             # A worker that ended meanwhile gives no table.
-            found += [_sessions(row)] if row else []
+            found.update({name: _sessions(row) for name, row in _rows(ask(self.master, f"@!{pid} {self._statistics}")).items()})
         return found
 
 

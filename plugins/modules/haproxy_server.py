@@ -19,6 +19,7 @@ author:
 extends_documentation_fragment:
   - dgx.spark.attributes
   - dgx.spark.attributes.actiongroup_spark
+  - dgx.spark.haproxy
   - dgx.spark.progress
 attributes:
   check_mode:
@@ -27,19 +28,7 @@ attributes:
     support: full
   idempotent:
     support: full
-notes:
-  - Needs access to the sockets, so usually C(become).
 options:
-  socket:
-    description: The socket of HAProxy's runtime API, of level C(admin).
-    type: path
-    default: /run/haproxy/admin.sock
-  master_socket:
-    description:
-      - The socket of HAProxy's master process, which knows the workers that a reload has replaced. Debian's and Ubuntu's service has it.
-      - Where there is none, only the sessions of the newest worker are counted.
-    type: path
-    default: /run/haproxy-master.sock
   state_file:
     description: HAProxy's server-state file. A change is written there at once, so that it survives a crash of the host too.
     type: path
@@ -47,10 +36,6 @@ options:
     description: HAProxy's configuration, whose ports go into O(state_file).
     type: path
     default: /etc/haproxy/haproxy.cfg
-  backend:
-    description: The backend that has the server.
-    type: str
-    default: vllm
   server:
     description: The server's name.
     type: str
@@ -116,11 +101,10 @@ server:
     checks: {health: {status: L7OK, text: Layer7 check passed}, agent: {status: L7OK, text: Layer7 check passed}}
 """
 
-import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dgx.spark.plugins.module_utils._haproxy import Absent, Backend, HaproxyError, NotYet, Server
+from ansible_collections.dgx.spark.plugins.module_utils._haproxy import ARGUMENTS, Absent, Backend, HaproxyError, NotYet, Server
 from ansible_collections.dgx.spark.plugins.module_utils._haproxy_state import save
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
 
@@ -167,11 +151,9 @@ def make(backend: Backend, params: dict[str, Any], check_mode: bool, result: dic
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
-            "master_socket": {"type": "path", "default": "/run/haproxy-master.sock"},
+            **ARGUMENTS,
             "state_file": {"type": "path"},
             "configuration": {"type": "path", "default": "/etc/haproxy/haproxy.cfg"},
-            "backend": {"type": "str", "default": "vllm"},
             "server": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["ready", "drained", "maintenance"], "required": True},
             "timeout": {"type": "int", "default": 300},
@@ -182,8 +164,7 @@ def main() -> None:
     params = module.params
     result: dict[str, Any] = {"changed": False}
     try:
-        master = params["master_socket"] if os.path.exists(params["master_socket"]) else ""
-        make(Backend(params["socket"], params["backend"], master), params, module.check_mode, result)
+        make(Backend.of(params), params, module.check_mode, result)
     except (HaproxyError, OSError) as exc:
         if isinstance(exc, NotYet):
             result["server"] = exc.server.described()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils import _haproxy
 from ansible_collections.dgx.spark.plugins.module_utils._haproxy_state import main, with_ports
-from ansible_collections.dgx.spark.plugins.modules import haproxy_server
+from ansible_collections.dgx.spark.plugins.modules import haproxy_info, haproxy_server
 from unit.fake_haproxy import FakeHaproxy, FakeServer
 from unit.run_module import run_module
 
@@ -180,3 +180,27 @@ def test_the_program_that_saves_the_state_never_stands_in_the_way_of_a_reload(
     assert "The server state was not saved: HAProxy does not answer" in capsys.readouterr().err
     assert main([haproxy.socket, str(tmp_path / "haproxy.cfg"), str(path)]) == 0
     assert path.read_text().startswith("1\n# be_id")
+
+
+def test_all_servers_are_told_with_the_sessions_of_old_workers(haproxy: FakeHaproxy, capsys: pytest.CaptureFixture[str]) -> None:
+    haproxy.servers["spark-1"].sessions = 2
+    haproxy.old["77"] = {"spark-1": 3, "spark-2": 1}
+    haproxy.old["78"] = {}
+    seen = run_module(haproxy_info.main, capsys, socket=haproxy.socket, master_socket=haproxy.master)
+    assert {name: (server["state"], server["sessions"]) for name, server in seen["servers"].items()} == {
+        "spark-1": ("ready", 5),
+        "spark-2": ("maintenance", 1),
+    }
+    assert seen["ready"] == ["spark-1"]
+    assert told(haproxy) == []
+
+
+def test_a_host_without_haproxy_or_without_the_backend_has_no_servers(haproxy: FakeHaproxy, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = run_module(haproxy_info.main, capsys, socket=str(haproxy.home / "no.sock"))
+    elsewhere = run_module(haproxy_info.main, capsys, socket=haproxy.socket, backend="web")
+    assert [(seen["servers"], seen["ready"]) for seen in (nowhere, elsewhere)] == [({}, []), ({}, [])]
+
+
+def test_a_haproxy_that_does_not_answer_is_a_failure(haproxy: FakeHaproxy, capsys: pytest.CaptureFixture[str]) -> None:
+    (haproxy.home / "deaf.sock").touch()
+    assert "is it running on this host" in run_module(haproxy_info.main, capsys, socket=str(haproxy.home / "deaf.sock"))["msg"]
