@@ -143,7 +143,7 @@ spark:
       description: The version of python3-docker, null when it is not installed.
       type: str
     firewall:
-      description: Does the role firewall keep clients away from vLLM's port?
+      description: Does M(dgx.spark.port_access) keep clients away from vLLM's port?
       type: bool
     run_lock:
       description: The run that holds the box, as M(dgx.spark.run_lock) returns it, null when none does. A run that was killed leaves it.
@@ -164,12 +164,12 @@ from ansible_collections.dgx.spark.plugins.module_utils._command import Ran, bou
 from ansible_collections.dgx.spark.plugins.module_utils._locked import fingerprint
 from ansible_collections.dgx.spark.plugins.module_utils._neighbours import neighbours
 from ansible_collections.dgx.spark.plugins.module_utils._ollama import Ollama, OllamaError
+from ansible_collections.dgx.spark.plugins.module_utils._port_access import UNIT_FILE
 from ansible_collections.dgx.spark.plugins.module_utils._proc import LISTEN, owners, tcp_sockets
 from ansible_collections.dgx.spark.plugins.module_utils._run_lock import LOCK, about, holder
 from ansible_collections.dgx.spark.plugins.module_utils._snapshot import Marker, problem, read_marker
 
 COMMAND_S = 10
-FIREWALL = "/etc/systemd/system/dgx-spark-firewall.service"  # of the role firewall
 OLLAMA_S = 2
 
 
@@ -336,7 +336,7 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
         "snapshots": snapshots(params["model_dir"]),
         "evidence": document(os.path.join(params["evidence_dir"], f"{params['container']}.json")) if params["container"] else None,
         "python_docker": python_docker(),
-        "firewall": os.path.exists(FIREWALL),
+        "firewall": os.path.exists(UNIT_FILE),
         "run_lock": run_lock(),
     }
 
