@@ -16,6 +16,7 @@ import secrets
 import subprocess
 import threading
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,24 @@ class Fleet:
         return {row["svname"]: row["status"] for row in rows if row["svname"] in self.boxes}
 
 
+def version(name: str) -> dict[str, Any]:
+    """The environment that makes a version."""
+    return {"VERSION": name, "SIM_START_SECONDS": "0.3"}
+
+
 def new_version() -> dict[str, Any]:
-    """The environment of a version that no box has."""
-    return {"VERSION": secrets.token_hex(4), "SIM_START_SECONDS": "0.3"}
+    """One that no box has."""
+    return version(secrets.token_hex(4))
 
 
 def with_scenario(version: dict[str, Any], scenario: str, only: str = "") -> dict[str, Any]:
     """A version that plays a scenario, on the box C(only) if it is given: on the others it is as without."""
     return {**version, "SIM_SCENARIO": f"{{{{ '{scenario}' if inventory_hostname == '{only}' else none }}}}" if only else scenario}
+
+
+def remote_runs(run: Run) -> dict[str, int]:
+    """How many modules a run with C(-vvv) has run on each address."""
+    return Counter(re.findall(r"<([\d.]+)> SSH: EXEC .*BECOME-SUCCESS", run.output))
 
 
 def rows(run: Run) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from fleet.behind_gateway import BOXES, GATEWAY, Clients, Fleet, Watch, new_version, outcomes
+from fleet.behind_gateway import BOXES, GATEWAY, Clients, Fleet, Watch, new_version, outcomes, version
 from load.streams import WHOLE
 
 # The scripted server decodes 51.6 tok/s.
@@ -68,9 +68,8 @@ def test_a_comparison_with_ollama_loses_no_stream(fleet: Fleet, clients: Clients
     """The box leaves the gateway before its vLLM is stopped, and comes back when that is proven again."""
     compared, before = BOXES[1], fleet.served()
     workload = {"warmup": 0, "sequential": {"runs": 1, "tokens": 40}, "parallel": {"requests": 2, "tokens": 20}}
-    serves = {"VERSION": before[compared].version, "SIM_START_SECONDS": "0.3"}
     with Watch(fleet) as watch:
-        run = fleet.play("compare", vllm_env=serves, rollout_hosts=compared, compare_workload=workload)
+        run = fleet.play("compare", vllm_env=version(before[compared].version), rollout_hosts=compared, compare_workload=workload)
     assert run.rc == 0, run.output[-6000:]
     run.says("vLLM NVFP4 Ollama Q4_K_M")
     assert clients.lost() == []

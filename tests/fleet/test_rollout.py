@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from fleet.behind_gateway import BOXES, GATEWAY, Clients, Fleet, new_version, outcomes, with_scenario
+from fleet.behind_gateway import BOXES, GATEWAY, Clients, Fleet, new_version, outcomes, remote_runs, version, with_scenario
 
 
 def all_up(fleet: Fleet, clients: Clients) -> None:
@@ -76,6 +78,18 @@ def test_the_fleet_goes_back_to_the_version_before(fleet: Fleet, clients: Client
     assert outcomes(back) == dict.fromkeys(BOXES, "back")
     assert {name: served.id for name, served in fleet.served().items()} == {name: served.id for name, served in before.items()}
     all_up(fleet, clients)
+
+
+def test_nothing_to_do_is_seen_by_few_questions(fleet: Fleet, clients: Clients) -> None:
+    """A Spark may be the gateway, too: then both sums are its own."""
+    before = fleet.served()
+    run = fleet.play(vllm_env=version(before[BOXES[0]].version), arguments=["-vvv"])
+    assert run.rc == 0, run.output[-6000:]
+    assert not re.search(r"changed=[1-9]", run.output)
+    assert fleet.served() == before
+    asked = remote_runs(run)
+    assert set(asked) == {fleet.address, *(box.address for box in fleet.boxes.values())}
+    assert max(asked[box.address] for box in fleet.boxes.values()) + asked[fleet.address] <= 12, asked
 
 
 def test_too_few_boxes_would_be_left_is_refused_up_front(fleet: Fleet, clients: Clients) -> None:
