@@ -31,7 +31,7 @@ def batch_sizes(serial: Count | Sequence[Count], boxes: int) -> list[int]:
 
 
 def refusal(serving: int, moved: int, serial: Count | Sequence[Count], least: Count) -> str:
-    """Why the rollout would undercut C(least), a number or a percentage of the boxes that serve now; empty when it does not.
+    """Why the rollout would undercut C(least), a number or a percentage of those that serve now, and the remedy; empty when it would not.
 
     C(moved) of the C(serving) boxes are to be taken out of service, in the batches of C(serial). Raises CountError.
     """
@@ -43,9 +43,10 @@ def refusal(serving: int, moved: int, serial: Count | Sequence[Count], least: Co
         return ""
     share = f" ({least} of {serving}, rounded up)" if _is_share(least) else ""
     batches = " + ".join(str(size) for size in sizes) if len(sizes) <= 8 else f"{len(sizes)} batches of up to {largest}"
+    smaller = "Take smaller batches (-e '{\"rollout_batches\": [1]}')" if largest > 1 else "No batch is smaller: let more boxes serve first"
     return (
         f"rollout_min_available is {needed}{share}. Now {serving} boxes serve; {moved} of them are to be moved in batches of {batches}, so"
-        f" that {serving} - {largest} = {left} would be left to serve: too few"
+        f" that {serving} - {largest} = {left} would be left to serve: too few. {smaller}, or allow fewer (rollout_min_available)"
     )
 
 

@@ -56,11 +56,11 @@ def test_enough_is_no_refusal() -> None:
 def test_too_few_is_refused_with_the_arithmetic() -> None:
     text = refusal(4, 4, DEFAULT, 3)
     assert "rollout_min_available is 3. Now 4 boxes serve; 4 of them are to be moved in batches of 1 + 1 + 2" in text
-    assert "4 - 2 = 2 would be left to serve: too few" in text
+    assert "4 - 2 = 2 would be left to serve: too few. Take smaller batches" in text
     assert "is 4 (70% of 5, rounded up)" in refusal(5, 5, [2], "70%")
     assert "20 batches of up to 5" in refusal(100, 100, [5], 96)
     # One box alone serves: it cannot be spared at all.
-    assert "1 - 1 = 0 would be left" in refusal(1, 1, [1], 1)
+    assert "1 - 1 = 0 would be left to serve: too few. No batch is smaller: let more boxes serve first" in refusal(1, 1, [1], 1)
 
 
 @pytest.mark.parametrize("count", ["many", -1, True, "5 %%", "", 1.5])
