@@ -22,14 +22,14 @@ table {table}
 delete table {table}
 
 table {table} {{
-	chain port {{
-		type filter hook prerouting priority raw; policy accept;
-		iifname != "lo" fib daddr type local tcp dport {port} goto callers
-	}}
-	chain callers {{
+    chain port {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname != "lo" fib daddr type local tcp dport {port} goto callers
+    }}
+    chain callers {{
 {callers}
-		counter drop
-	}}
+        counter drop
+    }}
 }}
 """
 # nftables.service, which a box need not use, flushes all tables when it starts, reloads and stops.
@@ -66,7 +66,7 @@ class AccessError(Exception):
 
 def files(port: int, allow_from: Iterable[str]) -> dict[str, str]:
     """Every file, path to text. Raises AccessError for what is no address and no network."""
-    callers = "\n".join(f"\t\t{family} saddr {address} accept" for family, address in _families(allow_from))
+    callers = "\n".join(f"        {family} saddr {address} accept" for family, address in _families(allow_from))
     return {
         RULES_FILE: _RULES.format(by=_BY, table=TABLE, port=port, callers=callers),
         UNIT_FILE: _UNIT.format(by=_BY, table=TABLE, rules=RULES_FILE),

@@ -72,12 +72,9 @@ from ansible_collections.dgx.spark.plugins.module_utils import _port_access
 from ansible_collections.dgx.spark.plugins.module_utils._atomic import replace_file
 from ansible_collections.dgx.spark.plugins.module_utils._port_access import AccessError, units
 
-# Path to text, None for a file that is not there.
-Files = dict[str, str | None]
-
 
 def read(path: str) -> str | None:
-    """None when it is not there. Raises OSError."""
+    """The text of a file, None when it is not there. Raises OSError."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -120,7 +117,7 @@ class Box:
         return str(out)
 
 
-def present(box: Box, wanted: Files, before: Files, in_force: bool, check_mode: bool) -> bool:
+def present(box: Box, wanted: dict[str, str | None], before: dict[str, str | None], in_force: bool, check_mode: bool) -> bool:
     """Restrict the port. Returns whether something was to be done. Raises AccessError and OSError."""
     if not box.nft:
         if check_mode:
@@ -143,7 +140,7 @@ def present(box: Box, wanted: Files, before: Files, in_force: bool, check_mode: 
     return True
 
 
-def absent(box: Box, before: Files, in_force: bool, check_mode: bool) -> bool:
+def absent(box: Box, before: dict[str, str | None], in_force: bool, check_mode: bool) -> bool:
     """Take all of it away. Returns whether something was to be done. Raises AccessError and OSError."""
     there = [path for path in before if before[path] is not None]
     if check_mode or not (there or in_force):
@@ -172,8 +169,10 @@ def main() -> None:
     try:
         if params["state"] == "present" and not params["allow_from"]:
             raise AccessError("allow_from is empty, and nobody would reach the port: state=absent leaves it to everybody")
-        before: Files = {path: read(path) for path in (_port_access.RULES_FILE, _port_access.UNIT_FILE, _port_access.DROP_IN_FILE)}
-        wanted: Files = dict.fromkeys(before)
+        before: dict[str, str | None] = {
+            path: read(path) for path in (_port_access.RULES_FILE, _port_access.UNIT_FILE, _port_access.DROP_IN_FILE)
+        }
+        wanted: dict[str, str | None] = dict.fromkeys(before)
         box = Box(module)
         in_force = box.in_force
         if params["state"] == "present":
