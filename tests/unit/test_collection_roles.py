@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def disagreements(role: Path) -> list[str]:
     return found
 
 
+def every_task(data: object) -> Iterator[dict[str, Any]]:
+    """Each mapping in plays, blocks and lists of tasks."""
+    if isinstance(data, list):
+        for entry in data:
+            yield from every_task(entry)
+    elif isinstance(data, dict):
+        yield data
+        for part in ("pre_tasks", "tasks", "post_tasks", "handlers", "block", "rescue", "always"):
+            yield from every_task(data.get(part))
+
+
 def test_specifications_equal_defaults() -> None:
     assert [line for role in ROLES for line in disagreements(role)] == []
 
@@ -104,6 +116,18 @@ def test_a_role_reads_no_other_roles_variables() -> None:
                 words = set(name.findall(line.partition("# ")[0]))
                 found += [f"{path.relative_to(ROOT)}:{number}: {word}" for word in sorted(words & foreign)]
     assert found == []
+
+
+def test_an_imported_role_keeps_its_defaults() -> None:
+    """Otherwise the whole play sees them, and the playbooks' variables take a default for what the inventory says."""
+    imports = []
+    for path in sorted((ROOT / "playbooks").rglob("*.yml")):
+        imports += [
+            (f"{path.relative_to(ROOT)}: {task['name']}", task["ansible.builtin.import_role"].get("public", True))
+            for task in every_task(yaml.safe_load(path.read_text()))
+            if "ansible.builtin.import_role" in task
+        ]
+    assert imports and [where for where, public in imports if public] == []
 
 
 def test_a_disagreement_is_seen(tmp_path: Path) -> None:
