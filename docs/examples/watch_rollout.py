@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,12 @@ class Table:
     boxes: dict[str, Box] = field(default_factory=dict)
 
     def take(self, event: Event) -> str:
-        """Learn from an event; returns the name of the box that it is about, or nothing."""
+        """Learn from an event; returns the name of the box of which something new is known by it, or nothing."""
         data = event.get("event_data") or {}
         if event["event"] == "verbose":
             # Modules that take minutes say now and then what they do: `box: words`.
             name, _colon, words = str(event.get("stdout", "")).partition(": ")
-            if name not in self.boxes:
+            if name not in self.boxes or self.boxes[name].progress == words.strip():
                 return ""
             self.boxes[name].progress = words.strip()
             return name
@@ -135,7 +135,7 @@ class Table:
         if not name or name == "localhost":
             return ""
         box = self.boxes.setdefault(name, Box())
-        result = data.get("res") or {}
+        before, result = replace(box), data.get("res") or {}
         match event["event"]:
             case "runner_on_start":
                 box.doing, box.progress = ": ".join(str(data[key]) for key in ("role", "task") if data.get(key)), ""
@@ -145,9 +145,7 @@ class Table:
                 box.verdict = f"failed: {result.get('msg', 'it does not say why')}"
             case "runner_on_unreachable":
                 box.verdict = f"lost: {result.get('msg', '')}"
-            case _:
-                return ""
-        return name
+        return name if box != before else ""
 
     def finish(self, outcome: Outcome) -> None:
         """Take the verdicts from the report, which outweighs what was seen on the way: a box may fail, and serve again what it served."""
@@ -159,12 +157,14 @@ class Table:
         for name in outcome.unreachable:
             self.boxes.setdefault(name, Box()).verdict = "lost"
         for box in self.boxes.values():
-            box.verdict = box.verdict or "not in the report"
+            # A host that nobody looked at as at a box is a gateway; a report has no row for it.
+            box.verdict = box.verdict or ("not in the report" if box.was or not outcome.boxes else "done")
 
     def line(self, name: str) -> str:
         box = self.boxes[name]
         now = f"{box.doing} - {box.progress}" if box.progress else box.doing
-        return f"{name:16.16}  {box.was or '-':8.8}  {' '.join((box.verdict or now).split())}"
+        width = max(map(len, self.boxes))
+        return f"{name:{width}}  {box.was or '-':8.8}  {' '.join((box.verdict or now).split())}"
 
 
 class Screen:

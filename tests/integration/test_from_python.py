@@ -159,6 +159,25 @@ def test_words_about_nobody_are_no_box_of_the_table() -> None:
     assert table.boxes == {}
 
 
+def test_what_is_known_already_is_no_news() -> None:
+    table = Table()
+    start = event("runner_on_start", role="dgx.spark.proof", task="Look")
+    assert [table.take(start), table.take(event("runner_on_ok", res={"changed": False})), table.take(start)] == ["spark-1", "", ""]
+    assert table.take(event("runner_on_ok", res={"ansible_facts": {"preflight_state": "fresh"}})) == "spark-1"
+    words = {"event": "verbose", "stdout": "spark-1: vLLM: compiling (11 s)\r\n"}
+    assert [table.take(words), table.take(words)] == ["spark-1", ""]
+
+
+def test_a_gateway_and_a_box_without_a_row_end_with_different_words() -> None:
+    table = Table()
+    for name in ("spark-1", "spark-2"):
+        table.take(event("runner_on_ok", host=name, res={"ansible_facts": {"preflight_state": "fresh"}}))
+    table.take(event("runner_on_ok", host="the-gateway-of-all-boxes"))
+    table.finish(Outcome(0, "successful", [ROW]))
+    words = [" ".join(table.line(name).split()) for name in table.boxes]
+    assert words == ["spark-1 fresh proven", "spark-2 fresh not in the report", "the-gateway-of-all-boxes - done"]
+
+
 def test_the_report_outweighs_what_was_seen_on_the_way() -> None:
     table = Table()
     table.take(event("runner_on_failed", res={"msg": "the first try failed"}))
