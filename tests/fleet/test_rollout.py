@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 
 import pytest
-from fleet.behind_gateway import BOXES, GATEWAY, Clients, Fleet, new_version, outcomes, remote_runs, version, with_scenario
+from ansible_collections.dgx.spark.plugins.module_utils._run_lock import LOCK
+from fleet.behind_gateway import BOXES, GATEWAY, LIGHT, Clients, Fleet, new_version, outcomes, remote_runs, version, with_scenario
 
 
 def all_up(fleet: Fleet, clients: Clients) -> None:
@@ -100,6 +103,19 @@ def test_too_few_boxes_would_be_left_is_refused_up_front(fleet: Fleet, clients: 
     assert fleet.served() == before
 
 
+def test_a_configuration_that_haproxy_refuses_touches_no_box_and_the_gateway_goes_on(fleet: Fleet, clients: Clients) -> None:
+    before = fleet.served()
+    run = fleet.play(vllm_env=new_version(), gateway_tls_certificate="/etc/ssl/private/nobody-wrote-it.pem")
+    assert run.rc == 2
+    run.says(
+        f"HAProxy on {GATEWAY} does not take its new configuration, and goes on with the one that it has.",
+        "unable to stat SSL certificate from file '/etc/ssl/private/nobody-wrote-it.pem'",
+        "No box was touched.",
+    )
+    assert fleet.served() == before
+    all_up(fleet, clients)
+
+
 @pytest.mark.long
 def test_nobody_who_confirms_the_canary_stops_the_rollout_after_it(fleet: Fleet, clients: Clients) -> None:
     """The canary has served for a while, was proven once more, and goes on to serve."""
@@ -134,9 +150,11 @@ def test_a_second_run_is_refused_while_the_first_one_works(fleet: Fleet, clients
     second = f"ansible-playbook playbooks/gemma4.yml -i {fleet.inventory} -e vllm_port=8002 > {log} 2>&1"
     # For other boxes, but behind the same gateway.
     second += f"; {second} -l {BOXES[1]},{GATEWAY}".replace(str(log), f"{log}.other")
+    asked = json.dumps({**LIGHT, "vllm_env": version(before[BOXES[1]].version), "rollout_hosts": BOXES[1]})
+    second += f"; ansible-playbook playbooks/compare.yml -i {fleet.inventory} -e {shlex.quote(asked)} > {log}.compare 2>&1"
     first = fleet.play(vllm_env=target, at_task="Get the memory back from Ollama", command=second, limit=f"{BOXES[0]},{GATEWAY}")
     assert first.rc == 0, first.output[-6000:]
-    for said in (log, log.with_name("second.log.other")):
+    for said in (log, log.with_name("second.log.other"), log.with_name("second.log.compare")):
         flat = " ".join(said.read_text().split())
         assert "the box is held by the run" in flat
         assert "Nothing was changed." in flat
@@ -144,6 +162,8 @@ def test_a_second_run_is_refused_while_the_first_one_works(fleet: Fleet, clients
     after = fleet.served()
     assert after[BOXES[0]].version == target["VERSION"]
     assert [after[name] for name in BOXES[1:]] == [before[name] for name in BOXES[1:]]
+    # Who was refused keeps nothing.
+    assert {name: box.sh(f"cat {LOCK} 2>/dev/null || true") for name, box in fleet.boxes.items()} == dict.fromkeys(BOXES, "")
     all_up(fleet, clients)
 
 
