@@ -13,7 +13,7 @@ import hashlib
 import json
 import posixpath
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ansible_collections.dgx.spark.plugins.module_utils._oci import Chain, digest_of
@@ -45,26 +45,46 @@ class Archive:
             if parent in links:
                 raise ArchiveError(f"its part {name} lies behind a link")
 
-    def check(self, chain: Chain, name: str) -> None:
-        """It is exactly the image of a chain, and would be loaded under this name alone. Raises ArchiveError, tarfile.TarError, OSError."""
-        listed = self._json("manifest.json")
-        if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
-            raise ArchiveError("it is not the archive of one image")
-        entry = listed[0]
+    def check(self, chain: Chain, name: str, have: Sequence[str] = ()) -> None:
+        """It is exactly the image of a chain, and would be loaded under this name alone. Raises ArchiveError, tarfile.TarError, OSError.
+
+        C(have) are the lowest layers that the engine has, plain; those may lack.
+        """
+        entry = self._entry()
         # Some engines write the registry's name before it, where it is Docker Hub's.
         if [_familiar(str(tag)) for tag in entry.get("RepoTags") or []] != [_familiar(name)]:
             raise ArchiveError(f"it would be loaded as {entry.get('RepoTags')} and not as {name}")
         config = self._read(str(entry.get("Config")))
         if digest_of(config) != chain.config:
             raise ArchiveError(f"its configuration is {digest_of(config)}, that of the image is {chain.config}")
-        plain = _parsed(config, "its configuration").get("rootfs", {}).get("diff_ids") or []
+        plain = _plain(config)
         layers = entry.get("Layers") or []
         if not len(layers) == len(plain) == len(chain.layers):
             raise ArchiveError(f"it has {len(layers)} layers, the image has {len(chain.layers)}")
+        here = len(common(plain, [have]))
         for number, layer in enumerate(layers):
-            self._same_layer(self._hash(str(layer)), number, plain, chain)
+            if number >= here or posixpath.normpath(str(layer)) in self._members:
+                self._same_layer(self._hash(str(layer)), number, plain, chain)
         if "index.json" in self._members:
             self._check_index(plain, chain)
+
+    def layers(self) -> list[tuple[str, tarfile.TarInfo]]:
+        """Its layers from the lowest on: what each is called, plain, and the member that it is.
+
+        Raises ArchiveError, tarfile.TarError, OSError.
+        """
+        entry = self._entry()
+        names = [str(name) for name in entry.get("Layers") or []]
+        plain = _plain(self._read(str(entry.get("Config"))))
+        if len(plain) != len(names):
+            raise ArchiveError(f"it has {len(names)} layers, its configuration has {len(plain)}")
+        return [(digest, self._member(name)) for digest, name in zip(plain, names, strict=True)]
+
+    def _entry(self) -> dict[str, Any]:
+        listed = self._json("manifest.json")
+        if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
+            raise ArchiveError("it is not the archive of one image")
+        return listed[0]
 
     def _check_index(self, plain: Sequence[str], chain: Chain) -> None:
         for entry in self._json("index.json").get("manifests") or []:
@@ -116,6 +136,16 @@ class Archive:
         return self._hashes[member.offset_data]
 
 
+def common(layers: Sequence[str], stacks: Iterable[Sequence[str]]) -> list[str]:
+    """The lowest layers that an image shares with one of C(stacks): of all of them the most."""
+    return max((list(posixpath.commonprefix([list(layers), list(stack)])) for stack in stacks), key=len, default=[])
+
+
+def _plain(config: bytes) -> list[str]:
+    """The layers of a configuration, as they are when nothing compresses them."""
+    return list(_parsed(config, "its configuration").get("rootfs", {}).get("diff_ids") or [])
+
+
 def _familiar(name: str) -> str:
     return name.removeprefix("docker.io/").removeprefix("library/")
 
@@ -127,10 +157,13 @@ def _parsed(content: bytes, what: str) -> Any:
         raise ArchiveError(f"{what} is no JSON") from exc
 
 
-def check(path: str, chain: Chain, name: str, count: Callable[[int], None] = lambda read: None) -> None:
-    """The archive is the image of a chain, to be loaded under C(name). Raises ArchiveError, OSError."""
+def check(path: str, chain: Chain, name: str, count: Callable[[int], None] = lambda read: None, have: Sequence[str] = ()) -> None:
+    """The archive is the image of a chain, to be loaded under C(name). C(have) are the lowest layers, if they may lack.
+
+    Raises ArchiveError, OSError.
+    """
     try:
         with tarfile.open(path, "r:") as tar:
-            Archive(tar, count).check(chain, name)
+            Archive(tar, count).check(chain, name, have)
     except tarfile.TarError as exc:
         raise ArchiveError(f"it cannot be read ({exc})") from exc

@@ -184,6 +184,9 @@ class Engine(Protocol):
     def size(self, reference: str) -> int:
         """Bytes of a local image's layers, unpacked; an archive of it has about as many."""
 
+    def layers(self) -> list[Sequence[str]]:
+        """The layers of every local image, plain and from the lowest on: those an archive that is loaded may lack."""
+
     def root(self) -> str:
         """The directory of the engine's data."""
 
@@ -304,6 +307,17 @@ class DockerEngine:
     def size(self, reference: str) -> int:
         with _refused(f"look at image {reference}"):
             return int(self._api.inspect_image(reference)["Size"])
+
+    def layers(self) -> list[Sequence[str]]:
+        with _refused("say of which layers its images are"):
+            # containerd's store wants every layer of an archive, and keeps them as they came.
+            if any(name == "driver-type" for name, _value in self._api.info().get("DriverStatus") or []):
+                return []
+            found: list[Sequence[str]] = []
+            for entry in self._api.images():
+                with contextlib.suppress(docker.errors.NotFound):
+                    found.append(self._api.inspect_image(entry["Id"]).get("RootFS", {}).get("Layers") or [])
+            return found
 
     def root(self) -> str:
         with _refused("say where its data lie"):

@@ -60,17 +60,19 @@ def prepare(engine: Engine, carried: Carried) -> None:
     check_room(engine, carried)
 
 
-def check_room(engine: Engine, carried: Carried) -> None:
-    """Raises ImageError when there is no room for the rest of an archive and for what is made of it, OSError."""
+def check_room(engine: Engine, carried: Carried, beside: int = 0) -> None:
+    """Raises ImageError when there is no room for the rest of an archive, for C(beside) and for what is made of it, OSError."""
     # While Docker loads an archive it unpacks it beside its layers.
-    if lack := too_little({os.path.dirname(carried.path): carried.size - carried.have, engine.root(): 2 * carried.size}):
+    if lack := too_little({os.path.dirname(carried.path): carried.size - carried.have + beside, engine.root(): 2 * carried.size}):
         raise ImageError(
             f"the image needs {lack} while it is loaded: make room there ('docker system df', playbooks/clean.yml). Nothing was copied"
         )
 
 
-def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None]) -> LocalImage:
+def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None], have: Sequence[str] = ()) -> LocalImage:
     """Prove the archive, load it, note what it is, and return the image. A wrong archive is removed.
+
+    It may lack C(have), the lowest layers, which the engine has.
 
     Raises ImageError, EngineError, OSError.
     """
@@ -85,7 +87,7 @@ def load(engine: Engine, name: str, carried: Carried, tell: Callable[[str], None
 
     try:
         chain = follow(carried.digest, carried.documents, here())
-        _archive.check(carried.path, chain, tag, count)
+        _archive.check(carried.path, chain, tag, count, have)
     except ChainError as exc:
         raise ImageError(f"the image {name} is not {carried.digest}: {exc}. It was not loaded") from exc
     except _archive.ArchiveError as exc:

@@ -37,9 +37,10 @@ IDLE_S = 60  # a connection on which nothing is asked is closed
 
 @dataclass(frozen=True)
 class _Offer:
-    """A verified file. It is held open, because it moves when it is put in place."""
+    """A verified file, or a part of one. It is held open, because it moves when it is put in place."""
 
     stream: IO[bytes]
+    start: int
     size: int
     described: Described | None  # a small file is fetched whole
 
@@ -77,10 +78,10 @@ class Seed:
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}/{self._secret}"
 
-    def offer(self, file: RepoFile, path: str, pieces: bytes) -> None:
-        """Give a file that is verified; with the hashes of its pieces also as a torrent. Raises OSError."""
+    def offer(self, file: RepoFile, path: str, pieces: bytes, start: int = 0) -> None:
+        """Give a verified file, which is in C(path) from C(start) on; with the hashes of its pieces also as a torrent. Raises OSError."""
         described = Described(file.digest, file.size, pieces, self._secret) if pieces else None
-        offer = _Offer(open(path, "rb", buffering=0), file.size, described)  # noqa: SIM115  it stays open
+        offer = _Offer(open(path, "rb", buffering=0), start, file.size, described)  # noqa: SIM115  it stays open
         with self._lock:
             if file.digest in self._offers:
                 offer.stream.close()
@@ -185,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(200, offer.size, Accept_Ranges="bytes")
         # In pieces, so that what a peer took before it went away is counted.
         while self.command == "GET" and first <= last:
-            sent = self.connection.sendfile(offer.stream, first, min(last - first + 1, 1 << 22))
+            sent = self.connection.sendfile(offer.stream, offer.start + first, min(last - first + 1, 1 << 22))
             if not sent:
                 self.close_connection = True
                 return

@@ -149,16 +149,21 @@ def silent(text: str) -> None:
     """Where nobody wants to hear how far it is."""
 
 
-def digests(path: str, git: bool = True, count: Callable[[int], None] = lambda read: None, piece: int = 0) -> Digests:
-    """Read a file once; without C(git) its sha1 is left empty, as a large file has none. C(count) hears of bytes.
+def digests(
+    path: str, git: bool = True, count: Callable[[int], None] = lambda read: None, piece: int = 0, start: int = 0, size: int | None = None
+) -> Digests:
+    """Read a file once, or C(size) bytes of it from C(start) on; without C(git) its sha1 is left empty, as a large file has none.
 
-    With C(piece), a multiple of a MiB, the pieces of that length are hashed as well. Raises OSError.
+    C(count) hears of bytes. With C(piece), a multiple of a MiB, the pieces of that length are hashed as well. Raises OSError.
     """
     sha256, pieces, left = hashlib.sha256(), [], 0
     with open(path, "rb", buffering=0) as stream:
-        sha1 = hashlib.sha1(b"blob %d\0" % os.fstat(stream.fileno()).st_size, usedforsecurity=False) if git else None
+        stream.seek(start)
+        rest = os.fstat(stream.fileno()).st_size - start if size is None else size
+        sha1 = hashlib.sha1(b"blob %d\0" % rest, usedforsecurity=False) if git else None
         buffer = bytearray(1024 * 1024)
-        while got := _fill(stream, buffer):
+        while got := _fill(stream, memoryview(buffer)[:rest]):
+            rest -= got
             sha256.update(memoryview(buffer)[:got])
             if sha1:
                 sha1.update(memoryview(buffer)[:got])
@@ -172,10 +177,10 @@ def digests(path: str, git: bool = True, count: Callable[[int], None] = lambda r
     return Digests(sha256.hexdigest(), sha1.hexdigest() if sha1 else "", b"".join(one.digest() for one in pieces))
 
 
-def _fill(stream: io.RawIOBase, buffer: bytearray) -> int:
+def _fill(stream: io.RawIOBase, buffer: memoryview) -> int:
     """Read until the buffer is full or the file ends: the bytes that were read."""
     there = 0
-    while there < len(buffer) and (got := stream.readinto(memoryview(buffer)[there:])):
+    while there < len(buffer) and (got := stream.readinto(buffer[there:])):
         there += got
     return there
 

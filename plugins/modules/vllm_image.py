@@ -61,7 +61,8 @@ options:
   share:
     description:
       - Of the boxes of a play that run this task for the same image, one pulls it, and the others get the archive of C(docker save) from it
-        and from each other, by BitTorrent. A box that has the image already gives it instead. When no box lacks it, no archive is made.
+        and from each other, by BitTorrent, but for the layers that their Docker has. A box that has the image already gives it instead. When
+        no box lacks it, no archive is made.
       - Every box proves the archive before it loads it. It must be exactly the image of the digest that O(image) names. Without a digest
         that of the box that gives it counts for all of them, so that they have the same bytes whatever the tag means by then.
       - When the one that gives it fails, another takes its place. When that fails too, every box pulls for itself. So does one that does
@@ -108,7 +109,7 @@ image:
 bytes_fetched:
   description:
     - How many bytes came from the registry, compressed, from the bundle or from other boxes.
-    - Layers that the box had already are not pulled.
+    - Layers that the box had already do not come again, except from a bundle.
   type: int
   returned: always
 bytes_from_peers:
@@ -124,6 +125,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dgx.spark.plugins.module_utils._archive import ArchiveError
 from ansible_collections.dgx.spark.plugins.module_utils._aria2 import Aria2Missing
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import DockerEngine, Engine, EngineError
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError, ImageMissing, find, inspect, pinned, split_digest
@@ -189,9 +191,7 @@ def take_shared(engine: Engine, params: dict[str, Any], part: dict[str, Any], te
     def count(came: int) -> None:
         result["bytes_fetched"] = result["bytes_from_peers"] = came
 
-    # What is asked is what is proven, whatever the giver says that it has.
-    digest = split_digest(params["image"])[1] or part["about"]["digest"]
-    offered, seeding = Offered(**{**part["about"], "digest": digest}), Seeding(part["follow"], params["peer_ports"])
+    offered, seeding = Offered.read(part["about"], split_digest(params["image"])[1]), Seeding(part["follow"], params["peer_ports"])
     try:
         take(engine, params["image"], offered, seeding, params["timeout"], tell, count)
     except (PeersLost, SnapshotError, ImageError, EngineError, Aria2Missing, OSError) as exc:
@@ -208,7 +208,7 @@ def give_shared(
     try:
         with Seed(part["seed"], port_range(params["peer_ports"]), params["peer_address"]) as seed:
             give(engine, name, digest or part["digest"], seed, params["timeout"], told, wanted, telling(params, told))
-    except (SnapshotError, ImageError, ChainError, RegistryError, EngineError, OSError) as exc:
+    except (SnapshotError, ImageError, ArchiveError, ChainError, RegistryError, EngineError, OSError) as exc:
         result["lost"] = str(exc)
 
 

@@ -41,18 +41,19 @@ class Fleet:
         self.image = f"{REPOSITORY}:{secrets.token_hex(4)}"
         self.digest = self.push(self.image)
 
-    def push(self, image: str) -> str:
-        """Make an image that nobody has seen and give it to the registry; its digest."""
+    def push(self, image: str, upon: str = "", layers: int = LAYERS) -> str:
+        """Make an image that nobody has seen, with layers of its own upon those of another one, and give it to the registry; its digest."""
         context = self.folder / image.replace("/", "-")
         context.mkdir()
-        for number in range(LAYERS):
+        for number in range(layers):
             (context / f"layer-{number}").write_bytes(os.urandom(LARGE))
-        (context / "Dockerfile").write_text("FROM scratch\n" + "".join(f"COPY layer-{number} /\n" for number in range(LAYERS)))
+        below = f"{PUSH_TO}/{upon}" if upon else "scratch"
+        (context / "Dockerfile").write_text(f"FROM {below}\n" + "".join(f"COPY layer-{number} /\n" for number in range(layers)))
         name = f"{PUSH_TO}/{image}"
         environment = os.environ | {"DOCKER_BUILDKIT": "0"}
         subprocess.run(["docker", "build", "-q", "-t", name, str(context)], check=True, capture_output=True, env=environment)
         pushed = subprocess.run(["docker", "push", name], check=True, capture_output=True, text=True).stdout
-        subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
+        subprocess.run(["docker", "rmi", name, *([below] if upon else [])], check=True, capture_output=True)
         return re.findall(r"sha256:[0-9a-f]{64}", pushed)[-1]
 
     def bring(self, image: str = "", meanwhile: Callable[[], None] = lambda: None) -> Run:
@@ -171,6 +172,21 @@ def test_a_fleet_takes_an_image_from_the_registry_once_and_a_box_that_comes_late
     assert fleet.left() == []
     locked = fleet.bring(f"{fleet.image}@{fleet.digest}")
     assert len(re.findall(r"changed=0 ", locked.output)) == 3, locked.output[-3000:]
+
+
+def test_what_a_new_version_shares_with_the_one_before_does_not_travel_again(fleet: Fleet) -> None:
+    before = fleet.bring()
+    assert before.rc == 0, before.output[-6000:]
+    fleet.mirror.blobs()
+    new = f"{REPOSITORY}:new"
+    fleet.push(new, upon=fleet.image, layers=1)
+    run = fleet.bring(new)
+    assert run.rc == 0, run.output[-6000:]
+    run.says(f"({LAYERS} of {LAYERS + 1} layers are here)")
+    assert took(fleet.mirror.blobs()) == [1]
+    came = sorted(int(number) for number in re.findall(r"bytes_from_peers: (\d+)", run.output))
+    assert [LARGE <= number < LARGE + 100_000 for number in came] == [False, True, True], came
+    assert (came[0], len(set(fleet.ids(new).values())), fleet.left()) == (0, 1, [])
 
 
 @pytest.mark.long

@@ -50,6 +50,8 @@ class FakeEngine:
     registry: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # the events of a pull by reference; the last has the vLLM
     endpoint: str = ""  # of the registry
     archive: bytes = b""  # what save gives
+    stacks: dict[str, Sequence[str]] = field(default_factory=dict)  # the layers of its images, plain, by id
+    loaded: list[str] = field(default_factory=list)  # the parts of the archives that were loaded
     tags: dict[str, str] = field(default_factory=dict)  # what the registry has under a name now: a digest
     _ids: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -139,6 +141,9 @@ class FakeEngine:
     def size(self, reference: str) -> int:
         return 20_000
 
+    def layers(self) -> list[Sequence[str]]:
+        return list(self.stacks.values())
+
     def root(self) -> str:
         return "/"
 
@@ -151,12 +156,20 @@ class FakeEngine:
         yield from (self.archive[:10], self.archive[10:])
 
     def load(self, archive: BinaryIO) -> Iterator[Mapping[str, Any]]:
-        """As Docker's own store: an image is called by the sha256 of its configuration."""
+        """As Docker's own store: an image is called by the sha256 of its configuration, and a layer that is there may lack."""
         self._deed("load")
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             entry = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
             config = tar.extractfile(entry["Config"])
-            image_id = f"sha256:{hashlib.sha256(config.read() if config else b'').hexdigest()}"
+            content = config.read() if config else b""
+            image_id = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            plain = json.loads(content)["rootfs"]["diff_ids"]
+            self.loaded += tar.getnames()
+            for number, name in enumerate(entry["Layers"]):
+                if name not in tar.getnames() and plain[: number + 1] not in [list(stack[: number + 1]) for stack in self.stacks.values()]:
+                    yield {"error": f"open /var/lib/docker/tmp/docker-import-1/{name}: no such file or directory"}
+                    return
+        self.stacks[image_id] = plain
         self.images |= {name: LocalImage(image_id, (), "arm64") for name in (*entry["RepoTags"], image_id)}
         self.contents[image_id] = {"vllm_version": "0.19.1", "vllm_path": "/vllm", "python": "3.12.11"}
         yield {"stream": f"Loaded image: {entry['RepoTags'][0]}"}

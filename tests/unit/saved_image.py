@@ -30,16 +30,21 @@ def text(document: Any) -> bytes:
 
 @dataclass
 class SavedImage:
-    """C(index) puts an index of several architectures above the manifest. Tests change the attributes and see what is noticed."""
+    """C(index) puts an index of several architectures above the manifest, C(content) is what its layers are.
+
+    Tests change the other attributes and see what is noticed.
+    """
 
     index: bool = True
-    layers: tuple[bytes, ...] = LAYERS
+    content: tuple[bytes, ...] = LAYERS
+    layers: tuple[bytes, ...] = ()  # of the archive
     tag: str = ""
     more: dict[str, bytes] = field(default_factory=dict)  # parts of the archive
 
     def __post_init__(self) -> None:
-        self.config = text({"architecture": here(), "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in LAYERS]}})
-        descriptors = [{"digest": digest_of(packed(layer)), "size": len(packed(layer))} for layer in LAYERS]
+        self.layers = self.layers or self.content
+        self.config = text({"architecture": here(), "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in self.content]}})
+        descriptors = [{"digest": digest_of(packed(layer)), "size": len(packed(layer))} for layer in self.content]
         self.manifest = text({"schemaVersion": 2, "config": {"digest": digest_of(self.config)}, "layers": descriptors})
         platforms = [("arm64" if here() == "amd64" else "amd64", digest_of(b"another")), (here(), digest_of(self.manifest))]
         entries = [{"digest": digest, "platform": {"os": "linux", "architecture": name}} for name, digest in platforms]

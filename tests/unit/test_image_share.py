@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils import _image, _image_share, _loaded, _peer, _room
+from ansible_collections.dgx.spark.plugins.module_utils._archive import ArchiveError
 from ansible_collections.dgx.spark.plugins.module_utils._container_engine import EngineError
 from ansible_collections.dgx.spark.plugins.module_utils._fetch import alone
 from ansible_collections.dgx.spark.plugins.module_utils._image import ImageError
-from ansible_collections.dgx.spark.plugins.module_utils._image_share import Offered, clear, give, take
-from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError
+from ansible_collections.dgx.spark.plugins.module_utils._image_share import Offered, OfferedLayer, Part, clear, give, take
+from ansible_collections.dgx.spark.plugins.module_utils._oci import ChainError, digest_of
 from ansible_collections.dgx.spark.plugins.module_utils._peer import PeersLost, Seeding
 from ansible_collections.dgx.spark.plugins.module_utils._registry import Registry, RegistryError
 from ansible_collections.dgx.spark.plugins.module_utils._seed import Seed
@@ -30,14 +31,16 @@ from unit.run_module import run_module
 from unit.saved_image import NAME, SavedImage
 
 PORTS = "26921-26939"
+LARGE, SMALL = 5_000_000, 2_000_000  # bytes of layers
+FRAME = 50_000  # bytes, at most
 
 
 class Two:
     """A box that has an image and gives it, and one that lacks it."""
 
     def __init__(self, folder: Path) -> None:
-        # Larger than what comes whole: it comes as a torrent.
-        self.image = SavedImage(more={"padding": os.urandom(5_000_000)})
+        # The first layer is larger than what comes whole: it comes as a torrent.
+        self.image = SavedImage(content=(os.urandom(LARGE), os.urandom(SMALL)))
         self.giver, self.taker = FakeEngine(), FakeEngine()
         self.giver.add_image(NAME, "0.19.1", self.image.digest)
         self.giver.archive = self.image.archive()
@@ -57,7 +60,7 @@ class Two:
         try:
             while "url" not in self.told:
                 assert thread.is_alive()
-            offered = replace(Offered(**self.told["about"]), **changes)
+            offered = replace(Offered.read(self.told["about"], None), **changes)
             take(self.taker, reference, offered, Seeding(self.told["url"], PORTS), 60, lambda text: None, self.count)
         finally:
             self.enough.set()
@@ -84,7 +87,8 @@ def two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Two]:
 
 def test_it_arrives_is_proven_and_has_the_name_that_was_asked_and_nothing_stays(two: Two) -> None:
     two.take(NAME)
-    assert (two.came, two.giver.deeds) == (len(two.giver.archive), [f"tag {two.image.tag}", f"save {two.image.tag}"])
+    assert two.giver.deeds == [f"tag {two.image.tag}", f"save {two.image.tag}"]
+    assert LARGE + SMALL < two.came < LARGE + SMALL + FRAME
     assert two.taker.deeds == ["load", f"tag {NAME}"]
     found, _name = _image.find(two.taker, NAME)
     assert (found.id, _loaded.proven_digest(found.id)) == (two.image.id, two.image.digest)
@@ -97,8 +101,56 @@ def test_what_is_asked_by_its_digest_leaves_the_tag_alone(two: Two) -> None:
     assert _image.find(two.taker, f"{NAME}@{two.image.digest}")[1] == two.image.tag
 
 
+def test_layers_that_the_taker_has_do_not_travel(two: Two) -> None:
+    before = SavedImage(content=(two.image.content[0], b"of the version before"))
+    two.taker.stacks["the version before"] = json.loads(before.config)["rootfs"]["diff_ids"]
+    two.take(NAME)
+    assert SMALL < two.came < SMALL + FRAME
+    assert [name for name in two.taker.loaded if name.endswith("layer.tar")] == ["1/layer.tar"]
+    found, _name = _image.find(two.taker, NAME)
+    assert (found.id, _loaded.proven_digest(found.id), two.left()) == (two.image.id, two.image.digest, [])
+
+
+def test_all_layers_may_be_there(two: Two) -> None:
+    two.taker.stacks["the same with other settings"] = [digest_of(layer) for layer in two.image.content]
+    two.take(NAME)
+    assert (0 < two.came < FRAME, _image.find(two.taker, NAME)[0].id) == (True, two.image.id)
+
+
+def test_a_layer_that_only_stands_higher_elsewhere_travels(two: Two) -> None:
+    """A layer is what it is upon those below it."""
+    two.taker.stacks["another"] = [digest_of(b"below"), *(digest_of(layer) for layer in two.image.content)]
+    two.take(NAME)
+    assert two.came > LARGE + SMALL
+
+
+def test_layers_that_are_alike_travel_once(two: Two) -> None:
+    two.image = SavedImage(content=(two.image.content[0], b"", two.image.content[0]))
+    two.giver, two.taker = FakeEngine(), FakeEngine()
+    two.giver.add_image(NAME, "0.19.1", two.image.digest)
+    two.giver.archive = two.image.archive()
+    two.take(NAME)
+    assert (LARGE < two.came < LARGE + FRAME, _image.find(two.taker, NAME)[0].id) == (True, two.image.id)
+
+
+def test_a_giver_that_lies_about_its_layers_is_not_believed(two: Two) -> None:
+    """It says that a layer is one that the taker has."""
+    have = digest_of(b"what the taker has")
+    two.taker.stacks["another"] = [have]
+    with pytest.raises(ImageError, match=f"is not the image {two.image.digest}: its part 0/layer.tar is missing"):
+        two.take(NAME, layers=[OfferedLayer("a" * 64, LARGE, "0/layer.tar", have)])
+    assert (two.taker.deeds, two.left()) == ([], [])
+
+
+def test_what_is_no_archive_is_not_given(two: Two) -> None:
+    two.giver.archive = b"no archive at all"
+    with pytest.raises(ArchiveError, match="it cannot be read"):
+        two.give()
+    assert ("url" in two.told, two.left()) == (False, [])
+
+
 def test_another_image_is_not_loaded_and_nothing_of_it_stays(two: Two) -> None:
-    two.image.layers = (two.image.layers[0], b"a back door")
+    two.image.layers = (two.image.content[0], b"a back door")
     two.giver.archive = two.image.archive()
     with pytest.raises(ImageError, match=f"the archive of {NAME} is not the image {two.image.digest}: its layer 2 is sha256:"):
         two.take(NAME)
@@ -114,7 +166,7 @@ def test_documents_of_another_digest_load_nothing(two: Two) -> None:
 
 def test_no_room_is_said_before_a_byte_comes(two: Two) -> None:
     with pytest.raises(ImageError, match=rf"the image needs .* in {two.folder}/fleet, and .* are free while it is loaded: make room"):
-        two.take(NAME, size=10**18)
+        two.take(NAME, frame=Part("a" * 64, 10**18))
     assert (two.came, two.taker.deeds, two.left()) == (0, [], [])
 
 
@@ -150,7 +202,7 @@ def test_a_giver_that_fails_says_why_and_leaves_nothing(two: Two, fault: str, mo
 def test_a_giver_that_is_gone_is_said_to_be_and_nothing_stays(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_peer, "GONE_S", 2.0)
     monkeypatch.setattr(_peer, "ANSWER_S", 0.5)
-    offered = Offered(two.image.digest, two.image.documents, "a" * 64, 1000, ())
+    offered = Offered(two.image.digest, two.image.documents, Part("a" * 64, 1000), ())
     with pytest.raises(PeersLost, match=r"the seed 127\.0\.0\.1:9 does not answer") as caught:
         take(two.taker, NAME, offered, Seeding("http://127.0.0.1:9/secret", PORTS), 60, lambda text: None, two.count)
     assert (caught.value.seed_gone, two.came, two.taker.deeds, two.left()) == (True, 0, [], [])
