@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Filters around the lock: lock_document reads one, lock makes one, locked holds a recipe to one."""
+"""Filters around the lock: lock_document reads one, lock makes one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.dgx.spark.plugins.plugin_utils import _lock, _lock_apply, _lock_build
+from ansible_collections.dgx.spark.plugins.plugin_utils import _lock, _lock_build
 
 
 def lock_document(text: str, path: str) -> dict[str, Any]:
@@ -26,13 +26,6 @@ def lock(hosts: Sequence[Mapping[str, Any]], old: Mapping[str, Any] | None = Non
     return {"text": _lock.render(document), "changes": changes}
 
 
-def locked(recipe: Mapping[str, Any], document: Mapping[str, Any], path: str) -> dict[str, Any]:
-    try:
-        return _lock_apply.hold(recipe, dict(document), path)
-    except _lock.LockError as error:
-        raise AnsibleFilterError(str(error)) from error
-
-
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"lock_document": lock_document, "lock": lock, "locked": locked}
+        return {"lock_document": lock_document, "lock": lock}

@@ -168,11 +168,11 @@ def state(spark: Mapping[str, Any], recipe: Mapping[str, Any], plan: Mapping[str
     """What the box is for this deployment: C(state) fresh, serving or current, the C(reasons) why it is not current, and whether what
     runs is C(proven), by this recipe or by the one before.
 
-    C(plan) is vllm_container's result in check mode ({changed, reasons}); C(container) the name of the container that should serve.
+    C(plan) is vllm_container's result in check mode, or that it was skipped; C(container) the name of the container that should serve.
     """
     running = [c for c in spark["containers"] if c["state"] == "running"]
-    reasons = list(plan["reasons"])
-    if plan["changed"] and not reasons:
+    reasons = list(plan.get("reasons") or ())
+    if (plan.get("skipped") or plan["plan"]["action"] != "none") and not reasons:
         reasons.append(f"there is no container {container}")
     reasons += _weights(spark, recipe)
     unproven = _unproven(spark["evidence"], next((c for c in running if c["name"] == container), None))

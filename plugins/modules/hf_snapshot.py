@@ -80,7 +80,7 @@ options:
     default: 8
   lock:
     description:
-      - What the snapshot must be, as P(dgx.spark.locked#filter) gives it. C(commit), and C(files), a mapping of each path to its C(size)
+      - What the snapshot must be, as M(dgx.spark.recipe_info) gives it. C(commit), and C(files), a mapping of each path to its C(size)
         and its C(sha256) or C(git_sha1). A Hub or a mirror that has anything else is refused, before a byte is fetched.
     type: dict
   bundle:

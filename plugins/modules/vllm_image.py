@@ -61,8 +61,8 @@ options:
   share:
     description:
       - Of the boxes of a play that run this task for the same image, one pulls it, and the others get the archive of C(docker save) from it
-        and from each other, by BitTorrent, but for the layers that their Docker has. A box that has the image already gives it instead. When
-        no box lacks it, no archive is made.
+        and from each other, by BitTorrent, without the layers that they have. A box that has the image already gives it instead. When no
+        box lacks it, no archive is made.
       - Every box proves the archive before it loads it. It must be exactly the image of the digest that O(image) names. Without a digest
         that of the box that gives it counts for all of them, so that they have the same bytes whatever the tag means by then.
       - When the one that gives it fails, another takes its place. When that fails too, every box pulls for itself. So does one that does

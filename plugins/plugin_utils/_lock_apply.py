@@ -17,16 +17,17 @@ REMEDY = (
 )
 
 
-def hold(recipe: Mapping[str, Any], lock: Document, path: str) -> dict[str, Any]:
+def hold(recipe: Mapping[str, Any], lock: Document, path: str, toolkit: str = "") -> dict[str, Any]:
     """The recipe with the lock's image digest, commits and sha256 of each patch, and C(lock) for the roles. C(path) is for the error.
 
-    The weights of a commit have a directory of their own. Raises LockError.
+    C(toolkit) is the version of NVIDIA's container toolkit, if somebody asks for one. The weights of a commit have a directory of their
+    own. Raises LockError.
     """
     entry = lock["recipes"].get(recipe["name"])
     if entry is None:
         known = ", ".join(sorted(lock["recipes"])) or "none"
         raise LockError(f"{path} has no recipe {recipe['name']} (it has: {known}). {REMEDY}")
-    problems = list(_contradictions(recipe, entry))
+    problems = [*_contradictions(recipe, entry), *_other_toolkit(toolkit, lock["toolkit"])]
     if problems:
         raise LockError(f"{path} was not written for this: {'; '.join(problems)}. {REMEDY}")
     there = [key for key in CHECKPOINTS if recipe[key]]
@@ -74,6 +75,13 @@ def _contradictions(recipe: Mapping[str, Any], entry: Mapping[str, Any]) -> Iter
         has = entry["patches"].get(patch["file"])
         if has and patch["sha256"] and patch["sha256"].lower() != has:
             yield f"the sha256 of {patch['file']} that is asked is {patch['sha256']}, the lock has {has}"
+
+
+def _other_toolkit(asked: str, packages: Mapping[str, str]) -> Iterable[str]:
+    # 1.19.0-1 is a package of the version 1.19.0.
+    locked = {version.rpartition("-")[0] or version for version in packages.values()}
+    if asked and locked - {asked}:
+        yield f"the container_toolkit_version that is asked is {asked}, the lock has {_listed(sorted(locked))}"
 
 
 def _listed(names: list[str]) -> str:

@@ -227,7 +227,7 @@ def test_a_lock_for_something_else_is_refused_with_both_names(served: Served, lo
     lacks.says(f"{locked.lock_file} has no recipe gemma4-26b-a4b-nvfp4 (it has: {NAME})")
     toolkit = locked.play(container_toolkit_version="1.18.1")
     assert toolkit.rc != 0
-    toolkit.says(f"container_toolkit_version is 1.18.1, {locked.lock_file} has 1.19.0")
+    toolkit.says(f"{locked.lock_file} was not written for this: the container_toolkit_version that is asked is 1.18.1, the lock has 1.19.0")
     served.still_serves()
 
 

@@ -364,6 +364,13 @@ def test_what_says_the_same_is_fine(lock: dict[str, Any], overrides: dict[str, A
     assert hold(recipe(**overrides), lock, PATH) == hold(recipe(), lock, PATH)
 
 
+def test_another_toolkit_is_refused_and_the_same_is_fine(lock: dict[str, Any]) -> None:
+    assert hold(recipe(), lock, PATH, "1.19.0") == hold(recipe(), lock, PATH)
+    with pytest.raises(LockError, match="the container_toolkit_version that is asked is 1.18.1, the lock has 1.19.0"):
+        hold(recipe(), lock, PATH, "1.18.1")
+    assert hold(recipe(), {**lock, "toolkit": {}}, PATH, "1.18.1")["lock"]["toolkit"] == {}
+
+
 def test_a_recipe_that_the_lock_lacks_is_refused_with_those_it_has(lock: dict[str, Any]) -> None:
     lock["recipes"] = {"other": lock["recipes"][NAME]}
     with pytest.raises(LockError, match=rf"has no recipe {NAME} \(it has: other\). .*renew the lock"):

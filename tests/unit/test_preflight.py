@@ -106,10 +106,10 @@ def test_the_commit_that_lies_beside_under_another_name_needs_no_room_and_is_lin
     beside = {"path": "/srv/models/x/main", "repo": spec["model"]["repo"], "revision": "main", "commit": "c" * 40}
     small = gb10(disk={"path": "/srv", "free_gb": 3.0}, snapshots=[beside])
     assert problems(small, spec, wanted()) == []
-    assert "linked from /srv/models/x/main" in state(small, spec, {"changed": True, "reasons": []}, NAME)["reasons"][1]
+    assert "linked from /srv/models/x/main" in state(small, spec, CREATE, NAME)["reasons"][1]
     other = gb10(disk={"path": "/srv", "free_gb": 3.0}, snapshots=[beside | {"commit": "d" * 40}])
     assert "16.5 GB are needed" in problems(other, spec, wanted())[0]
-    assert "not on the box" in state(other, spec, {"changed": True, "reasons": []}, NAME)["reasons"][1]
+    assert "not on the box" in state(other, spec, CREATE, NAME)["reasons"][1]
 
 
 def test_a_port_held_by_another_recipe_is_taken_and_the_remedy_names_it() -> None:
@@ -151,7 +151,8 @@ def serving(**changed: Any) -> dict[str, Any]:
     return gb10(**({"containers": [container()], "model": model, "evidence": evidence} | changed))
 
 
-UNCHANGED = {"changed": False, "reasons": []}
+UNCHANGED = {"plan": {"action": "none"}, "reasons": []}
+CREATE = {"plan": {"action": "create"}, "reasons": []}
 
 
 def test_a_box_whose_container_weights_and_evidence_match_is_current() -> None:
@@ -189,19 +190,24 @@ def test_weights_with_other_bytes_than_the_lock_are_a_reason() -> None:
 
 
 def test_the_plans_reasons_come_first() -> None:
-    plan = {"changed": True, "reasons": ["args.moe-backend: auto → marlin"]}
+    plan = {"plan": {"action": "replace"}, "reasons": ["args.moe-backend: auto → marlin"]}
     assert state(serving(), recipe(), plan, NAME)["reasons"][0] == "args.moe-backend: auto → marlin"
 
 
 def test_a_box_on_which_nothing_of_ours_runs_is_fresh() -> None:
-    result = state(gb10(), recipe(), {"changed": True, "reasons": []}, NAME)
+    result = state(gb10(), recipe(), CREATE, NAME)
     assert result["state"] == "fresh"
     assert result["reasons"][0] == f"there is no container {NAME}"
 
 
+def test_a_box_on_which_docker_cannot_be_asked_has_no_container() -> None:
+    result = state(gb10(), recipe(), {"changed": False, "skipped": True, "skip_reason": "Conditional result was False"}, NAME)
+    assert (result["state"], result["reasons"][0]) == ("fresh", f"there is no container {NAME}")
+
+
 def test_a_stopped_container_is_no_service() -> None:
     facts = serving(containers=[container(state="exited")])
-    assert state(facts, recipe(), {"changed": True, "reasons": ["the container is not running"]}, NAME)["state"] == "fresh"
+    assert state(facts, recipe(), {"plan": {"action": "start"}, "reasons": ["the container is not running"]}, NAME)["state"] == "fresh"
 
 
 # --- memory, and a draft model
