@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -78,9 +79,13 @@ class Offered:
 
     @classmethod
     def read(cls, document: Mapping[str, Any], digest: str | None) -> Offered:
-        """What the giver has told; C(digest) is the one that is asked, whatever the giver says that it has."""
-        layers = [OfferedLayer(**layer) for layer in document["layers"]]
-        return cls(digest or document["digest"], document["documents"], Part(**document["frame"]), layers)
+        """What the giver has told; C(digest) is the one that is asked, whatever the giver says that it has. Raises ImageError."""
+        frame, layers = Part(**document["frame"]), [OfferedLayer(**layer) for layer in document["layers"]]
+        for part in (frame, *layers):
+            # Its file is called so.
+            if not re.fullmatch(r"[0-9a-f]{64}", part.sha256):
+                raise ImageError(f"a part of the image that another box gives is called {part.sha256!r}, which is no sha256")
+        return cls(digest or document["digest"], document["documents"], frame, layers)
 
 
 @dataclass(frozen=True)

@@ -191,8 +191,8 @@ def take_shared(engine: Engine, params: dict[str, Any], part: dict[str, Any], te
     def count(came: int) -> None:
         result["bytes_fetched"] = result["bytes_from_peers"] = came
 
-    offered, seeding = Offered.read(part["about"], split_digest(params["image"])[1]), Seeding(part["follow"], params["peer_ports"])
     try:
+        offered, seeding = Offered.read(part["about"], split_digest(params["image"])[1]), Seeding(part["follow"], params["peer_ports"])
         take(engine, params["image"], offered, seeding, params["timeout"], tell, count)
     except (PeersLost, SnapshotError, ImageError, EngineError, Aria2Missing, OSError) as exc:
         result |= {"changed": False, "lost": str(exc), "seed_gone": isinstance(exc, PeersLost) and exc.seed_gone}

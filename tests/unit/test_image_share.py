@@ -142,6 +142,18 @@ def test_a_giver_that_lies_about_its_layers_is_not_believed(two: Two) -> None:
     assert (two.taker.deeds, two.left()) == ([], [])
 
 
+@pytest.mark.parametrize("place", ["frame", "layers"])
+def test_a_part_whose_name_leads_elsewhere_is_refused(two: Two, engine: FakeEngine, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    two.enough.set()
+    two.give()
+    about = two.told["about"]
+    part_of_it = about["frame"] if place == "frame" else about["layers"][1]
+    part_of_it["sha256"] = "../../../etc/passwd"
+    lost = part(capsys, follow="http://127.0.0.1:9/secret", about=about)
+    assert "is called '../../../etc/passwd', which is no sha256" in lost["lost"]
+    assert (lost["changed"], engine.deeds) == (False, [])
+
+
 def test_what_is_no_archive_is_not_given(two: Two) -> None:
     two.giver.archive = b"no archive at all"
     with pytest.raises(ArchiveError, match="it cannot be read"):
