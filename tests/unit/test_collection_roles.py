@@ -130,6 +130,16 @@ def test_an_imported_role_keeps_its_defaults() -> None:
     assert imports and [where for where, public in imports if public] == []
 
 
+def test_nothing_that_is_rescued_runs_once() -> None:
+    """When it fails, all hosts have failed, and the rescue is run for one of them."""
+    files = [*(ROOT / "playbooks").rglob("*.yml"), *(ROOT / "roles").glob("*/tasks/*.yml")]
+    tasks = [(path, task) for path in sorted(files) for task in every_task(yaml.safe_load(path.read_text()))]
+    rescued = [(path, block) for path, block in tasks if block.get("rescue")]
+    assert rescued
+    once = [(path, task) for path, block in rescued for task in every_task([block]) if task.get("run_once")]
+    assert [f"{path.relative_to(ROOT)}: {task['name']}" for path, task in once] == []
+
+
 def test_a_disagreement_is_seen(tmp_path: Path) -> None:
     role = tmp_path / "demo"
     for folder in ("meta", "defaults"):
