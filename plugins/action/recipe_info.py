@@ -56,9 +56,8 @@ class ActionModule(ActionBase):
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             known = ", ".join(sorted({path.stem for folder in folders for path in folder.glob("*.yml")}))
-            # The last ones are the collection's.
-            own = ", ".join(map(str, folders[:-1]))
-            raise RecipeError(f"There is no recipe called {name}. Known are {known}; your own lie in {own}.")
+            looked = ", ".join(map(str, folders))
+            raise RecipeError(f"There is no recipe called {name}. Known are {known or 'none'}; they were looked for in {looked}.")
         return file
 
     def _read(self, name: str, file: Path) -> Mapping[str, Any]:

@@ -11,7 +11,8 @@ module: recipe_info
 short_description: A recipe, checked and completed
 version_added: "0.1.0"
 description:
-  - Finds the file of a recipe on the controller, checks every key against the schema and fills in what was left out.
+  - Finds the file of a recipe on the controller, checks every key against the schema and fills in what was left out. Its values may be
+    templates.
   - Fails with all problems at once, each naming the key and, where one is near, the key that was probably meant.
   - With a lock, the recipe names bytes. The image has its digest, the model's revision is a commit, and every patch has its sha256. What
     contradicts the lock is refused.
@@ -36,7 +37,7 @@ options:
     type: str
     required: true
   dirs:
-    description: Directories with recipes. The first one that has the file gives it. Values in it may be templates.
+    description: Directories with recipes. The first one that has the file gives it.
     type: list
     elements: str
     required: true

@@ -63,7 +63,7 @@ def test_an_encrypted_recipe_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("nobody", "", [f"There is no recipe called nobody. Known are {ARTICLE}, ", "mine; your own lie in "]),
+        ("nobody", "", [f"There is no recipe called nobody. Known are {ARTICLE}, ", "mine; they were looked for in "]),
         ("mine", article(name="yours"), ["mine.yml calls itself yours: write 'name: mine' in it, or rename it."]),
         ("mine", article(name="mine", imgae={}), ["The recipe mine: imgae is not a key of a recipe (did you mean image?)"]),
         ("mine", "- a list\n", ["mine.yml is no recipe: it must be a mapping"]),
