@@ -48,7 +48,7 @@ class Talk:
             return False
         heard, word = self._began, ""
         with contextlib.suppress(OSError), open(self._path + HEARD, encoding="utf-8") as file:
-            word, heard = file.read(), os.fstat(file.fileno()).st_mtime
+            word, heard = file.read().strip(), os.fstat(file.fileno()).st_mtime
         return word != END and time.time() - heard < ALONE_S
 
     def _tell(self) -> None:

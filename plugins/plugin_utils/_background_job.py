@@ -1,14 +1,13 @@
 # Copyright: (c) 2026, the dgx.spark maintainers
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: it may change at any time.
-"""Waiting for a job in the background of a box: is it over, what does it do, how often is that said, and when is the box lost."""
+"""Waiting for a job in the background of a box: what is it asked, is it over, how often is that said, and when is the box lost."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # A box that cannot be reached for so long is lost; until then the connection is tried again.
@@ -21,16 +20,25 @@ READABLE = 4
 
 
 class NotReached(Exception):
-    """The box could not be reached."""
+    """The box could not be reached, or what it said is no answer."""
+
+
+def question(commands: Sequence[str], mark: str) -> str:
+    """A command that says what some others print, between marks: a login's greeting, or what else a box prints of itself, is no answer."""
+    return "".join(f"echo; echo {mark}; {command} 2>/dev/null; " for command in commands) + f"echo; echo {mark}"
+
+
+def answers(said: str, mark: str, number: int) -> list[str]:
+    """What each of so many commands has printed. Raises NotReached with what was said when that is something else."""
+    parts = said.split(mark)
+    if len(parts) != number + 2:
+        raise NotReached(f"the box answered {' '.join(said.split())[-300:]!r}")
+    return [part.strip() for part in parts[1:-1]]
 
 
 def ended(record: str) -> bool:
-    """Does the beginning of a job's record say that it has ended? While it runs, the record is short and says that it was started."""
-    try:
-        return "started" not in json.loads(record)
-    except ValueError:
-        # A result is longer than what was read of it; an empty record is not written yet.
-        return bool(record)
+    """Does the beginning of a job's record, a JSON object, say that it has ended? While it runs, it says first that it was started."""
+    return record.startswith("{") and not record.startswith('{"started"')
 
 
 def every(setting: Any, boxes: int) -> float:

@@ -65,7 +65,7 @@ class Carrier:
                 command = f"truncate -s {have} {quoted} && cat >> {quoted} && stat -c %s {quoted}"
                 ended = self._patiently(lambda command=command, piece=piece: self._run(command, piece))  # type: ignore[misc]
                 have += len(piece)
-                if ended.get("rc") != 0 or ended["stdout"].strip() != str(have):
+                if ended.get("rc") != 0 or ended["stdout"].split()[-1:] != [str(have)]:
                     why = " ".join(f"{ended.get('stderr', '')} {ended.get('stdout', '')}".split())[-300:]
                     raise CarryError(f"{source} does not come to {target}: {why or 'it ended early'}")
                 self._count(len(piece), f"{source.name} to the box")
@@ -105,11 +105,12 @@ class Carrier:
             raise CarryError(f"{source} does not come from the box: {exc}") from exc
 
     def _as_user(self, command: str) -> str:
-        """What a command says, as the user that Ansible connects as: files come as that user, too. Raises CarryError."""
+        """The last line of what a command says, as the user that Ansible connects as: files come as that user, too. Raises CarryError."""
         code, out, err = self._patiently(lambda: self._action._connection.exec_command(command, in_data=None, sudoable=False))
         if code != 0:
             raise CarryError(f"the box does not give a file: {' '.join(err.decode('utf-8', 'replace').split())[-300:]}")
-        return str(out.decode("utf-8", "replace").strip())
+        # A login may greet first.
+        return str(out.decode("utf-8", "replace").strip().rpartition("\n")[2])
 
     def _run(self, command: str, content: bytes) -> dict[str, Any]:
         found: dict[str, Any] = self._action._low_level_execute_command(command, in_data=content)

@@ -9,6 +9,7 @@ look, which costs a box next to nothing while it is measured, and which may fail
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
@@ -20,7 +21,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.dgx.spark.plugins.module_utils._talk import HEARD, TOLD
-from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import LOST_S, NotReached, ended, every, wait
+from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import LOST_S, NotReached, answers, ended, every, question, wait
 from ansible_collections.dgx.spark.plugins.plugin_utils._carry import Carrier
 
 display = Display()
@@ -36,7 +37,7 @@ class Background(ActionBase):
     _supports_diff = True
 
     def in_background(
-        self, args: Mapping[str, Any], task_vars: dict[str, Any], bound: float, answer: Callable[[str], str] | None = None
+        self, args: Mapping[str, Any], task_vars: dict[str, Any], bound: float, answer: Callable[[Mapping[str, Any]], str] | None = None
     ) -> dict[str, Any]:
         """The module's result with these arguments, which ends by its own options within C(bound) seconds.
 
@@ -81,23 +82,30 @@ class Background(ActionBase):
             self._task.async_val = 0
         return job, os.path.join(os.path.dirname(job.get("results_file", "")), name)
 
-    def _look(self, results: str, file: str, answer: Callable[[str], str] | None) -> Callable[[], tuple[bool, str]]:
+    def _look(self, results: str, file: str, answer: Callable[[Mapping[str, Any]], str] | None) -> Callable[[], tuple[bool, str]]:
         """A function that looks at the job: has it ended, and what it said last. Raises NotReached."""
-        command = f"head -c 300 {shlex.quote(results)}; echo; cat {shlex.quote(file)} 2>/dev/null"
-        told, heard = shlex.quote(file + TOLD), shlex.quote(file + HEARD)
+        mark = f"dgx-spark-{secrets.token_hex(6)}"
+        commands = [f"head -c 300 {shlex.quote(results)}", f"cat {shlex.quote(file)}", f"cat {shlex.quote(file + TOLD)}"]
+        command = f"{question(commands, mark)}; cat > {shlex.quote(file + HEARD) if answer else '/dev/null'}"
         word = ""
 
         def look() -> tuple[bool, str]:
             nonlocal word
-            talk = f"; echo; cat {told} 2>/dev/null; printf %s {shlex.quote(word)} > {heard}" if answer else ""
             try:
-                found = self._low_level_execute_command(command + talk)["stdout"]
+                # What has input gets no terminal, on which sudo's warnings and messages to all users would be mixed with the answer.
+                said = self._low_level_execute_command(command, in_data=f"{word}\n".encode())["stdout"]
             except AnsibleConnectionFailure as exc:
                 raise NotReached(str(exc)) from exc
-            state, words, document = (str(found).split("\n") + ["", ""])[:3]
+            record, words, told = answers(str(said), mark, len(commands))
+            if not record:
+                raise NotReached(f"it has no record of the job, {results}")
             if answer:
-                word = answer(document.strip())
-            return ended(state), words.strip()
+                try:
+                    document = json.loads(told or "{}")
+                except ValueError as exc:
+                    raise NotReached(f"the module told {told[:300]!r}") from exc
+                word = answer(document)
+            return ended(record), words
 
         return look
 

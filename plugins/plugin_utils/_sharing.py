@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -93,9 +92,8 @@ class Watching:
         self._pulse = 0
         self._heard = time.monotonic()
 
-    def __call__(self, told: str) -> str:
+    def __call__(self, document: Mapping[str, Any]) -> str:
         """Raises Died."""
-        document = json.loads(told) if told else {}
         if document.get("pulse", 0) != self._pulse:
             self._pulse, self._heard = document["pulse"], time.monotonic()
             says = (document.get("url"), document.get("about"), document.get("says", ""))

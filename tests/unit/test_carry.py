@@ -24,6 +24,7 @@ class Action:
     def __init__(self) -> None:
         self._connection = self
         self.commands: list[str] = []
+        self.greeting = ""
         self.lost: dict[int, int] = {}  # number of the command → bytes that come before the connection is lost
 
     def _low_level_execute_command(self, command: str, in_data: bytes) -> dict[str, Any]:
@@ -33,12 +34,12 @@ class Action:
         ended = subprocess.run(["sh", "-c", command], input=in_data if cut is None else in_data[:cut], capture_output=True, check=False)
         if cut is not None:
             raise AnsibleConnectionFailure("gone")
-        return {"rc": ended.returncode, "stdout": ended.stdout.decode(), "stderr": ended.stderr.decode()}
+        return {"rc": ended.returncode, "stdout": self.greeting + ended.stdout.decode(), "stderr": ended.stderr.decode()}
 
     def exec_command(self, command: str, in_data: bytes | None, sudoable: bool) -> tuple[int, bytes, bytes]:
         self.commands.append(command)
         ended = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
-        return ended.returncode, ended.stdout, ended.stderr
+        return ended.returncode, self.greeting.encode() + ended.stdout, ended.stderr
 
     def fetch_file(self, source: str, target: str) -> None:
         self.commands.append(f"fetch {source}")
@@ -64,6 +65,14 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "it's a source"
     path.write_bytes(CONTENT)
     return path
+
+
+def test_a_box_may_greet_at_every_command(source: Path, tmp_path: Path) -> None:
+    action = Action()
+    action.greeting = "Welcome to spark-1!\n"
+    carrier(action).push(source, str(tmp_path / "there"))
+    carrier(action).pull(str(tmp_path / "there"), tmp_path / "back", 1000)
+    assert (tmp_path / "back").read_bytes() == CONTENT
 
 
 def test_a_file_comes_to_the_box_in_slices(source: Path, tmp_path: Path) -> None:

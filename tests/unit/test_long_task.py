@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dgx.spark.plugins.module_utils._progress import Progress
-from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import LOST_S, NotReached, ended, every, wait
+from ansible_collections.dgx.spark.plugins.plugin_utils._background_job import LOST_S, NotReached, answers, ended, every, question, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ROOT / "tests" / "corpus" / "logs" / "0.19.1-gemma4-cu130.log"
@@ -88,13 +88,22 @@ def test_the_wait_is_bounded_and_returns_the_last_words() -> None:
     [
         ('{"started": true, "finished": false, "ansible_job_id": "j1.2"}', False),
         ('{"started": 1, "finished": 0, "ansible_job_id": "j1.2"}', False),
-        ("", False),
+        ("Could not chdir to home directory", False),
         ('{"changed": false}', True),
         ('{"changed": false, "startup": {"vllm_ver', True),
     ],
 )
 def test_a_record_tells_whether_its_job_has_ended(record: str, over: bool) -> None:
     assert ended(record) is over
+
+
+def test_what_a_box_prints_of_itself_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "record").write_text('{"started": true}')
+    command = question([f"cat {tmp_path}/record", f"cat {tmp_path}/missing", "printf 'two lines\\n'"], "a-mark")
+    said = subprocess.run(["sh", "-c", f"echo Welcome; {command}; echo Bye"], capture_output=True, text=True, check=True)
+    assert (answers(said.stdout, "a-mark", 3), said.stderr) == (['{"started": true}', "", "two lines"], "")
+    with pytest.raises(NotReached, match="Your password has expired"):
+        answers("Your password\nhas expired", "a-mark", 3)
 
 
 def test_many_boxes_speak_more_rarely_and_ci_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +127,8 @@ def test_words_are_there_in_one_piece_and_never_stop_the_work(tmp_path: Path) ->
     Progress(None)("nobody hears it")
 
 
-def play(tmp_path: Path, log: Path, *options: str) -> tuple[int, str]:
-    """Follow a log by a real playbook over the connection `local`; exit code and output."""
+def play(tmp_path: Path, log: Path, *options: str, **more: Any) -> tuple[int, str]:
+    """Follow a log by a real playbook over the connection `local`, with C(more) variables; exit code and output."""
     task = {
         "name": "Follow",
         "dgx.spark.vllm_startup_log": {"path": str(log), "timeout": 90, "expect": {"moe_backend": "MARLIN"}},
@@ -130,6 +139,7 @@ def play(tmp_path: Path, log: Path, *options: str) -> tuple[int, str]:
         "ansible_python_interpreter": sys.executable,
         "spark_progress_seconds": 1,
         "ansible_async_dir": str(tmp_path / "jobs"),
+        **more,
     }
     book = [{"name": "Log", "hosts": "box", "gather_facts": False, "vars": variables, "tasks": [task, show]}]
     (tmp_path / "play.yml").write_text(json.dumps(book))
@@ -172,6 +182,23 @@ def test_a_real_run_that_fails_fails_as_the_module_does(tmp_path: Path) -> None:
     assert code != 0
     assert "VLLM_CUTLASS" in output
     assert "remedy" in output
+
+
+def test_a_box_that_greets_at_every_command_is_understood(tmp_path: Path) -> None:
+    shell = tmp_path / "shell"
+    shell.write_text("#!/bin/sh\necho 'Welcome to spark-1!'\nexec /bin/sh \"$@\"\n")
+    shell.chmod(0o755)
+    log = tmp_path / "vllm.log"
+    log.write_text("")
+
+    def go_on() -> None:
+        time.sleep(5)
+        log.write_text(GOOD.read_text())
+
+    threading.Thread(target=go_on, daemon=True).start()
+    code, output = play(tmp_path, log, ansible_shell_executable=str(shell))
+    assert code == 0, output
+    assert "MARLIN" in output
 
 
 def test_check_mode_waits_in_the_foreground(tmp_path: Path) -> None:
