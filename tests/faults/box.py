@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -61,11 +62,19 @@ class Run:
     rc: int
     output: str
 
+    @property
+    def why(self) -> str:
+        """What to look at when the run is not what it should be: the output around the first error, and its end."""
+        error = re.search(r"\[ERROR\]|fatal: ", self.output)
+        start = max(0, self.output.rfind("\nTASK", 0, error.start())) if error else len(self.output)
+        around = f"{self.output[start : start + 4000]}\n[…]\n" if start < len(self.output) - 6000 else ""
+        return around + self.output[-6000:]
+
     def says(self, *texts: str) -> None:
         """The output has each text; white space and line breaks of the terminal do not matter."""
         flat = " ".join(self.output.split())
         for text in texts:
-            assert text in flat, f"{text!r} is not in the output:\n{self.output[-6000:]}"
+            assert text in flat, f"{text!r} is not in the output:\n{self.why}"
 
 
 def play(

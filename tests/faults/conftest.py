@@ -33,6 +33,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def served(box: Box) -> Served:
     """The article's recipe serves and is proven; a run that finds it so costs no restart."""
     run = box.play()
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     container = box.container()
     return Served(box, container["Id"], container["State"]["StartedAt"])

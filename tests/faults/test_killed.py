@@ -17,7 +17,7 @@ LOCK = "/run/lock/dgx-spark/run.json"
 
 def killed(box: Box, at_task: str, command: str, **variables: Any) -> None:
     run = box.play(at_task=at_task, command=command, **variables)
-    assert run.rc == -9, f"it was not killed at {at_task!r}: {run.output[-3000:]}"
+    assert run.rc == -9, f"it was not killed at {at_task!r}: {run.why}"
 
 
 def settled(box: Box) -> dict[str, str]:
@@ -33,7 +33,7 @@ def settled(box: Box) -> dict[str, str]:
 
 
 def ok(run: Run) -> Run:
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     return run
 
 

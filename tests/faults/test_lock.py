@@ -97,20 +97,20 @@ def upstream(served: Served, tmp_path: Path) -> Iterator[Upstream]:
 @pytest.fixture
 def locked(upstream: Upstream) -> Upstream:
     run = upstream.play("lock")
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     return upstream
 
 
 def test_a_lock_is_written_once_and_holds_no_secret(served: Served, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     check = upstream.play("lock", arguments=["--check", "--diff"])
-    assert check.rc == 0, check.output[-6000:]
+    assert check.rc == 0, check.why
     # These bytes are on the box already, under another tag; so their vLLM is known without a pull.
     check.says(f"{IMAGE} is {upstream.digest()}, with vLLM 0.19.1.dev6+g6d4a8e6d2", upstream.commit())
     assert not upstream.lock_file.exists()
 
     first = upstream.play("lock", arguments=["-vvv"])
-    assert first.rc == 0, first.output[-6000:]
+    assert first.rc == 0, first.why
     entry = upstream.entry()
     assert entry["image"] == {"name": IMAGE, "digest": upstream.digest(), "vllm_version": "0.19.1.dev6+g6d4a8e6d2"}
     assert entry["model"]["commit"] == upstream.commit()
@@ -132,14 +132,14 @@ def test_a_lock_is_written_once_and_holds_no_secret(served: Served, upstream: Up
 def test_a_box_takes_up_a_lock_without_fetching_its_weights_again(upstream: Upstream) -> None:
     box = upstream.box
     unlocked = upstream.play()
-    assert unlocked.rc == 0, unlocked.output[-6000:]
+    assert unlocked.rc == 0, unlocked.why
     unlocked.says(f"at commit {upstream.commit()}", f"{IMAGE} is {upstream.digest()}", "playbooks/lock.yml writes down these bytes")
     assert upstream.play("lock").rc == 0
 
     requests = urllib.request.Request("http://172.30.99.3:8080/_sim/requests", method="DELETE")
     urllib.request.urlopen(requests, timeout=5).close()
     taken = upstream.play()
-    assert taken.rc == 0, taken.output[-6000:]
+    assert taken.rc == 0, taken.why
     taken.says(f"linked from {MODELS}/main")
     with urllib.request.urlopen("http://172.30.99.3:8080/_sim/requests", timeout=5) as response:
         assert [entry["path"] for entry in json.load(response) if entry["method"] == "GET" and "/api/" not in entry["path"]] == []
@@ -149,7 +149,7 @@ def test_a_box_takes_up_a_lock_without_fetching_its_weights_again(upstream: Upst
     assert upstream.served_digests() == [upstream.digest()]
 
     again = upstream.play()
-    assert (again.rc, changed(again)) == (0, 0), again.output[-4000:]
+    assert (again.rc, changed(again)) == (0, 0), again.why
     again.says("current, nothing to do")
 
 
@@ -161,7 +161,7 @@ def test_what_moved_upstream_is_told_and_the_lock_still_brings_the_old_bytes(loc
     assert locked.commit() != old["model"]["commit"]
 
     news = locked.play("lock", arguments=["--check", "--diff"])
-    assert news.rc == 0, news.output[-6000:]
+    assert news.rc == 0, news.why
     news.says(
         f"{IMAGE}: the tag was pushed again: {old['image']['digest']} → {locked.digest()}",
         "vLLM in it: 0.19.1.dev6+g6d4a8e6d2 → not known until lock.yml runs without --check",
@@ -174,14 +174,14 @@ def test_what_moved_upstream_is_told_and_the_lock_still_brings_the_old_bytes(loc
     assert locked.lock_file.read_text() == text
 
     run = locked.play()
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     assert box.sh(f"sha256sum < {MODELS}/{old['model']['commit']}/{PATCH}").split()[0] == old["patches"][PATCH]
     assert locked.served_digests() == [old["image"]["digest"]]
 
     renewed = locked.play("lock", arguments=["--diff"])
-    assert (renewed.rc, locked.entry()["image"]["vllm_version"]) == (0, "0.19.1"), renewed.output[-6000:]
+    assert (renewed.rc, locked.entry()["image"]["vllm_version"]) == (0, "0.19.1"), renewed.why
     new = locked.play()
-    assert new.rc == 0, new.output[-6000:]
+    assert new.rc == 0, new.why
     assert json.loads(box.container()["Config"]["Labels"]["dgx.spark.spec"])["model"]["commit"] == locked.commit()
     # Only what differs was fetched.
     assert box.sh(f"find {MODELS} -name '*.safetensors' -links 2 | wc -l") == "4"

@@ -36,7 +36,7 @@ def back() -> None:
 
 def report(run: Run) -> Path:
     found = re.search(r"Report: +(\S+)", run.output)
-    assert found, run.output[-3000:]
+    assert found, run.why
     return Path(found[1]).parent
 
 
@@ -51,7 +51,7 @@ def report(run: Run) -> Path:
 def test_a_lost_box_is_named_and_reported_and_the_next_run_finishes_it(box: Box, cut_off: str, at_task: str, step: str) -> None:
     target = {"CASE": f"lost-when-{step}"}
     run = box.play(at_task=at_task, command=cut_off, vllm_env=target, **SOON)
-    assert run.rc == 2, run.output[-6000:]
+    assert run.rc == 2, run.why
     run.says(f"{BOX} was lost while it was {step}", "Bring it back and run again")
     [row] = json.loads((report(run) / "report.json").read_text())
     assert (row["box"], row["outcome"]) == (BOX, "lost")

@@ -124,7 +124,7 @@ def remote_runs(run: Run) -> dict[str, int]:
 def rows(run: Run) -> dict[str, dict[str, Any]]:
     """The report of a run, by box."""
     found = re.search(r"Report: +(\S+)", run.output)
-    assert found, run.output[-4000:]
+    assert found, run.why
     return {row["box"]: row for row in json.loads((Path(found[1]).parent / "report.json").read_text())}
 
 

@@ -19,7 +19,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     subprocess.run([*LAB, "up", "--boxes", str(len(BOXES)), "--gateway", "--no-real-vllm"], check=True)
     made = Fleet(tmp_path_factory.mktemp("fleet"))
     run = made.play(vllm_env=new_version(), rollout_fresh_batches=[4], rollout_batches=[4])
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     yield made
     subprocess.run([*LAB, "down"], check=True)
 

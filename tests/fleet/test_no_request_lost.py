@@ -43,7 +43,7 @@ def test_a_rollout_in_which_the_gateway_is_reloaded_loses_no_stream(fleet: Fleet
             at_task="Get the memory back from Ollama",
             command=f"docker exec {GATEWAY} systemctl reload haproxy",
         )
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     assert outcomes(run) == dict.fromkeys(BOXES, "moved")
     assert fleet.versions() == dict.fromkeys(BOXES, target["VERSION"])
     assert clients.lost() == []
@@ -57,7 +57,7 @@ def test_a_rollout_in_which_the_gateway_is_reloaded_loses_no_stream(fleet: Fleet
 def test_a_rollback_loses_no_stream(fleet: Fleet, clients: Clients) -> None:
     with Watch(fleet) as watch:
         run = fleet.play("rollback", rollout_batches=[2])
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     assert outcomes(run) == dict.fromkeys(BOXES, "back")
     assert clients.lost() == []
     assert watch.fewest == len(BOXES) - 2
@@ -70,7 +70,7 @@ def test_a_comparison_with_ollama_loses_no_stream(fleet: Fleet, clients: Clients
     workload = {"warmup": 0, "sequential": {"runs": 1, "tokens": 40}, "parallel": {"requests": 2, "tokens": 20}}
     with Watch(fleet) as watch:
         run = fleet.play("compare", vllm_env=version(before[compared].version), rollout_hosts=compared, compare_workload=workload)
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     run.says("vLLM NVFP4 Ollama Q4_K_M")
     assert clients.lost() == []
     assert watch.fewest == len(BOXES) - 1
@@ -92,7 +92,7 @@ def test_a_box_that_dies_in_a_rollout_breaks_its_own_streams_alone(fleet: Fleet,
             at_task="Drain",
             command=f"docker kill {DEAD}",
         )
-        assert run.rc == 2, run.output[-6000:]
+        assert run.rc == 2, run.why
         assert outcomes(run) == {**dict.fromkeys(BOXES[:-1], "moved"), DEAD: "lost"}
         run.says(f"{DEAD} was lost")
         in_time(fleet, {**dict.fromkeys(BOXES[:-1], "UP"), DEAD: "DOWN"}, 30)

@@ -24,7 +24,7 @@ def all_up(fleet: Fleet, clients: Clients) -> None:
 def test_a_new_version_goes_to_all_boxes_and_no_stream_is_lost(fleet: Fleet, clients: Clients) -> None:
     target = new_version()
     run = fleet.play(vllm_env=target, rollout_min_available=2)
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     assert outcomes(run) == dict.fromkeys(BOXES, "moved")
     assert fleet.versions() == dict.fromkeys(BOXES, target["VERSION"])
     all_up(fleet, clients)
@@ -52,7 +52,7 @@ def test_a_later_batch_that_fails_stops_the_rollout_and_the_next_run_goes_on_the
     assert [between[name].id for name in BOXES[1:]] == [before[name].id for name in BOXES[1:]]
 
     again = fleet.play(vllm_env=target, rollout_batches=[3])
-    assert again.rc == 0, again.output[-6000:]
+    assert again.rc == 0, again.why
     assert outcomes(again) == {BOXES[0]: "untouched", **dict.fromkeys(BOXES[1:], "moved")}
     assert fleet.served()[BOXES[0]] == between[BOXES[0]]
     assert fleet.versions() == dict.fromkeys(BOXES, target["VERSION"])
@@ -75,9 +75,9 @@ def test_all_that_were_moved_go_back_when_that_is_asked(fleet: Fleet, clients: C
 def test_the_fleet_goes_back_to_the_version_before(fleet: Fleet, clients: Clients) -> None:
     before = fleet.served()
     run = fleet.play(vllm_env=new_version(), rollout_batches=[2])
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     back = fleet.play("rollback", rollout_batches=[2])
-    assert back.rc == 0, back.output[-6000:]
+    assert back.rc == 0, back.why
     assert outcomes(back) == dict.fromkeys(BOXES, "back")
     assert {name: served.id for name, served in fleet.served().items()} == {name: served.id for name, served in before.items()}
     all_up(fleet, clients)
@@ -87,7 +87,7 @@ def test_nothing_to_do_is_seen_by_few_questions(fleet: Fleet, clients: Clients) 
     """A Spark may be the gateway, too: then both sums are its own."""
     before = fleet.served()
     run = fleet.play(vllm_env=version(before[BOXES[0]].version), arguments=["-vvv"])
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     assert not re.search(r"changed=[1-9]", run.output)
     assert fleet.served() == before
     asked = remote_runs(run)
@@ -134,11 +134,11 @@ def test_nobody_who_confirms_the_canary_stops_the_rollout_after_it(fleet: Fleet,
 def test_a_proven_box_that_a_killed_run_left_drained_is_admitted_and_not_touched(fleet: Fleet, clients: Clients) -> None:
     target, limit = new_version(), f"{BOXES[0]},{GATEWAY}"
     killed = fleet.play(vllm_env=target, at_task="Admit the box", command="kill -9 $PPID", limit=limit)
-    assert killed.rc == -9, killed.output[-4000:]
+    assert killed.rc == -9, killed.why
     assert fleet.gateway_state()[BOXES[0]].startswith("DRAIN")
     before = fleet.served()
     run = fleet.play(vllm_env=target, limit=limit)
-    assert run.rc == 0, run.output[-6000:]
+    assert run.rc == 0, run.why
     run.says("the lock was taken over from the run")
     assert fleet.served() == before
     all_up(fleet, clients)
@@ -153,7 +153,7 @@ def test_a_second_run_is_refused_while_the_first_one_works(fleet: Fleet, clients
     asked = json.dumps({**LIGHT, "vllm_env": version(before[BOXES[1]].version), "rollout_hosts": BOXES[1]})
     second += f"; ansible-playbook playbooks/compare.yml -i {fleet.inventory} -e {shlex.quote(asked)} > {log}.compare 2>&1"
     first = fleet.play(vllm_env=target, at_task="Get the memory back from Ollama", command=second, limit=f"{BOXES[0]},{GATEWAY}")
-    assert first.rc == 0, first.output[-6000:]
+    assert first.rc == 0, first.why
     words = {"": "", ".other": "That is the gateway's lock", ".compare": f"{BOXES[1]} was not compared: "}
     for said, word in ((log.with_name(log.name + suffix), word) for suffix, word in words.items()):
         flat = " ".join(said.read_text().split())
