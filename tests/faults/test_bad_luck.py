@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.box import BOX, ROOT, Served
+from faults.box import BOX, Served
 
 
 def test_a_port_that_is_taken(served: Served) -> None:
@@ -76,11 +76,10 @@ def test_docker_that_is_down(served: Served) -> None:
 
 
 def test_a_box_that_cannot_be_reached_stops_the_run_before_any_is_touched(served: Served, tmp_path: Path) -> None:
-    inventory = tmp_path / "inventory"
-    inventory.mkdir()
-    (inventory / "sim").symlink_to(ROOT / "inventories/sim")
-    (inventory / "lost.yml").write_text("spark: {hosts: {spark-lost: {ansible_host: 172.30.99.250, ansible_ssh_timeout: 3}}}\n")
-    run = served.box.play(inventory=str(inventory), limit=f"{BOX},spark-lost", vllm_env={"NEW": "1"})
+    lost = tmp_path / "lost.yml"
+    lost.write_text("spark: {hosts: {spark-lost: {ansible_host: 172.30.99.250, ansible_ssh_timeout: 3}}}\n")
+    run = served.box.play(limit=f"{BOX},spark-lost", arguments=["-i", str(lost)], vllm_env={"NEW": "1"})
     assert run.rc != 0
-    run.says("spark-lost", "UNREACHABLE")
+    run.says("spark-lost cannot be reached: ", "connect to host 172.30.99.250", "leave it out by name: -l '!spark-lost'")
+    assert f"{BOX} cannot be reached" not in run.output
     served.still_serves()
