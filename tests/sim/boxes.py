@@ -63,8 +63,7 @@ def _create(name: str, address: str, made_from: str) -> None:
     volume = f"{name}-docker"
     docker("volume", "create", "--label", f"{LABEL}=volume", volume)
     docker(
-        "run",
-        "-d",
+        "create",
         f"--name={name}",
         f"--hostname={name}",
         f"--network={NETWORK}",
@@ -126,17 +125,18 @@ def ensure(count: int, image_id: str, containers: dict[str, tuple[str, str]], *,
     if surplus:
         remove(surplus)
     starting = []
+    # Docker, and with it the inventory, names the newest first: the first box is made last, and is the canary.
+    for name, address in reversed(wanted.items()):
+        state, found = ("", "") if name in surplus else containers.get(name, ("", ""))
+        if state == "running":
+            if found != made_from:
+                say(f"{name} was made from an older image or key; `lab.py up --fresh` renews it")
+            continue
+        if not state:
+            _create(name, address, made_from)
+        starting.append(name)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        jobs = []
-        for name, address in wanted.items():
-            state, found = ("", "") if name in surplus else containers.get(name, ("", ""))
-            if state == "running":
-                if found != made_from:
-                    say(f"{name} was made from an older image or key; `lab.py up --fresh` renews it")
-                continue
-            starting.append(name)
-            jobs.append(pool.submit(docker, "start", name) if state else pool.submit(_create, name, address, made_from))
-        for job in jobs:
+        for job in [pool.submit(docker, "start", name) for name in starting]:
             job.result()
         for waiting in [pool.submit(_await, name, wanted[name]) for name in starting]:
             waiting.result()
