@@ -55,10 +55,14 @@ def test_a_rollout_in_which_the_gateway_is_reloaded_loses_no_stream(fleet: Fleet
 
 @pytest.mark.long
 def test_a_rollback_loses_no_stream(fleet: Fleet, clients: Clients) -> None:
+    before = fleet.versions()
+    moved = fleet.play(vllm_env=new_version(), rollout_batches=[2])
+    assert moved.rc == 0, moved.why
     with Watch(fleet) as watch:
         run = fleet.play("rollback", rollout_batches=[2])
     assert run.rc == 0, run.why
     assert outcomes(run) == dict.fromkeys(BOXES, "back")
+    assert fleet.versions() == before
     assert clients.lost() == []
     assert watch.fewest == len(BOXES) - 2
 
