@@ -14,7 +14,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Run:
     """What a run of a playbook ended with."""
 
     rc: int
-    output: str
+    output: str = field(repr=False)
 
     @property
     def why(self) -> str:
